@@ -1,0 +1,18 @@
+"""aiosvc shows, in Prometheus, what an aiohttp service and its work queues are really doing."""
+
+from aiosvc.aiohttp import setup
+from aiosvc.config import Settings
+from aiosvc.errors import AiosvcError, BindError, ConfigError, ImportStringError
+from aiosvc.service import Observer
+from aiosvc.version import __version__
+
+__all__ = [
+    "AiosvcError",
+    "BindError",
+    "ConfigError",
+    "ImportStringError",
+    "Observer",
+    "Settings",
+    "__version__",
+    "setup",
+]

@@ -1,0 +1,101 @@
+"""
+For aiohttp: `setup(app)` before the application starts, and it is observed while it runs.
+
+Rule: what is wrong is said by `setup`, or when the application starts; never while it serves.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Unpack
+
+from aiohttp import web
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from aiosvc.config import Options, Settings, make
+from aiosvc.errors import ConfigError
+from aiosvc.scrape import scrape
+from aiosvc.service import Observer
+from aiosvc.tap import Tap
+from aiosvc.templates import known_routes
+
+__all__ = ["setup"]
+
+log = logging.getLogger("aiosvc")
+
+_OBSERVER = web.AppKey("aiosvc", Observer)
+
+
+def setup(
+    app: web.Application,
+    *,
+    registry: CollectorRegistry = REGISTRY,
+    settings: Settings | None = None,
+    **options: Unpack[Options],
+) -> Observer:
+    """
+    Measure *app* and serve its metrics, from its start to its end.
+
+    Call it before the application starts, or is added to another; sub-applications are measured
+    with the application that they are in. *registry* is where the metrics go and what `/metrics`
+    serves, your own metrics in it included. The options are the fields of `aiosvc.Settings`, given
+    one by one or as *settings*.
+
+    A second call for the same application returns what the first one did, its options unread.
+
+    Raises ConfigError for a wrong option, an application that is frozen or has a route at *path*,
+    or a registry with metrics of the same names.
+    """
+    if not isinstance(app, web.Application):
+        raise ConfigError(f"setup: {app!r} given; expected an aiohttp.web.Application")
+    known = app.get(_OBSERVER)
+    if known is not None:
+        return known
+    if settings is None:
+        settings = make(Settings, options)
+    elif options:
+        raise ConfigError(f"setup: settings and {', '.join(options)} given; give one or the other")
+    if app.pre_frozen or app.frozen:
+        raise ConfigError(
+            "setup: the application has started, or was added to another; call aiosvc.setup(app) "
+            "before web.run_app, AppRunner.setup and add_subapp"
+        )
+    _refuse_second_route(app, settings.path)
+    observer = Observer(registry, settings)
+    tap = Tap(app, observer.requests, observer.collector.error)
+    observer.count_connections(lambda: tap.open_connections)
+    tap.leave_out(app.router.add_get(settings.path, _handler(observer), allow_head=False))
+
+    async def observe(app: web.Application) -> AsyncIterator[None]:
+        _refuse_second_route(app, settings.path, expected=1)
+        for method, template in known_routes(app):
+            if template != settings.path:
+                observer.requests.route(method, template)
+        await observer.start()
+        yield
+        await observer.stop()
+        tap.forget()
+
+    app.cleanup_ctx.append(observe)
+    app[_OBSERVER] = observer
+    tap.install()
+    return observer
+
+
+def _handler(observer: Observer) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def metrics(request: web.Request) -> web.Response:
+        observer.collector.refresh()
+        accept = ",".join(request.headers.getall("Accept", ()))
+        names = request.query.getall("name[]", ())
+        body, content_type = scrape(observer.registry, accept, names)
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    return metrics
+
+
+def _refuse_second_route(app: web.Application, path: str, *, expected: int = 0) -> None:
+    at_path = [r for r in app.router.resources() if r.canonical in (path, f"{path}/")]
+    if len(at_path) > expected:
+        raise ConfigError(
+            f"path: the application has a route at {path!r} of its own; remove it, or give aiosvc "
+            "another path with path='/internal/metrics'"
+        )

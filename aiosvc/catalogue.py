@@ -1,0 +1,241 @@
+"""
+Every metric that aiosvc itself exports: its name, type, labels and meaning, written once.
+
+Rule: a metric exists because it has a row here; registration, samples and documentation come from
+the row. Rule: rows are plain data, this module imports nothing of aiosvc.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["CATALOGUE", "DURATION_BUCKETS", "MetricSpec"]
+
+Kind = Literal["counter", "gauge", "histogram", "summary"]
+Merge = Literal["sum", "max", "min", "first"]
+
+#: Seconds; the OpenTelemetry advice for HTTP durations, and prometheus_client's own default.
+DURATION_BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
+
+#: Seconds; to hours, for what stays open.
+LIFETIME_BUCKETS = (
+    0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 43200.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MetricSpec:
+    """
+    One metric family.
+
+    *name* is the family's full name, `_total` of a counter included. *merge* says what one number
+    for several applications on one registry means: their sum, the largest, the smallest, or the
+    first one's (where each reports the same fact about the process). *buckets* are a histogram's
+    default upper bounds, +Inf left out. An *optional* family is exported only once it has samples.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    merge: Merge = "sum"
+    buckets: tuple[float, ...] = ()
+    optional: bool = False
+
+
+# -- HTTP server -----------------------------------------------------------------------------------
+
+HTTP_REQUESTS = MetricSpec(
+    "http_requests_total",
+    "counter",
+    "Requests answered, each exactly once, by the status that was sent.",
+    ("method", "endpoint", "status"),
+)
+HTTP_DURATION = MetricSpec(
+    "http_request_duration_seconds",
+    "histogram",
+    "Time from the parsed request to the last byte handed to the transport.",
+    ("method", "endpoint"),
+    buckets=DURATION_BUCKETS,
+)
+HTTP_RESPONSE_START = MetricSpec(
+    "http_response_start_seconds",
+    "histogram",
+    "Time from the parsed request to the response headers.",
+    ("method", "endpoint"),
+    buckets=DURATION_BUCKETS,
+    optional=True,
+)
+HTTP_IN_PROGRESS = MetricSpec(
+    "http_requests_in_progress",
+    "gauge",
+    "Requests begun and not finished yet; open WebSockets are counted apart.",
+    ("method", "endpoint"),
+)
+HTTP_OLDEST = MetricSpec(
+    "http_request_oldest_in_progress_seconds",
+    "gauge",
+    "Age of the oldest request in progress; 0 when there is none.",
+    merge="max",
+)
+HTTP_REQUEST_SIZE = MetricSpec(
+    "http_request_size_bytes",
+    "summary",
+    "Bytes of request body received, as they came over the wire.",
+    ("method", "endpoint"),
+)
+HTTP_RESPONSE_SIZE = MetricSpec(
+    "http_response_size_bytes",
+    "summary",
+    "Bytes of response body sent, as they went over the wire, without chunk framing.",
+    ("method", "endpoint"),
+)
+HTTP_FAILURES = MetricSpec(
+    "http_request_failures_total",
+    "counter",
+    "Requests that did not end well, by what happened to them.",
+    ("method", "endpoint", "reason"),
+)
+HTTP_EXCEPTIONS = MetricSpec(
+    "http_exceptions_total",
+    "counter",
+    "Exceptions that no handler or middleware caught, by class; HTTP responses raised are none.",
+    ("endpoint", "exception"),
+)
+HTTP_BAD_REQUESTS = MetricSpec(
+    "http_bad_requests_total",
+    "counter",
+    "Requests that the HTTP parser refused; no handler saw them.",
+)
+WEBSOCKET_CONNECTIONS = MetricSpec(
+    "websocket_connections",
+    "gauge",
+    "WebSockets open now.",
+    ("endpoint",),
+)
+WEBSOCKET_CONNECTIONS_TOTAL = MetricSpec(
+    "websocket_connections_total",
+    "counter",
+    "WebSockets opened.",
+    ("endpoint",),
+)
+WEBSOCKET_DURATION = MetricSpec(
+    "websocket_duration_seconds",
+    "histogram",
+    "Time from the upgrade to the end of a WebSocket.",
+    ("endpoint",),
+    buckets=LIFETIME_BUCKETS,
+)
+WEBSOCKET_CLOSES = MetricSpec(
+    "websocket_closes_total",
+    "counter",
+    "WebSockets ended, by close code.",
+    ("endpoint", "code"),
+)
+ACTIVE_CONNECTIONS = MetricSpec(
+    "active_connections",
+    "gauge",
+    "TCP connections open to the server, idle keep-alive ones included.",
+)
+CONNECTIONS = MetricSpec(
+    "connections_total",
+    "counter",
+    "TCP connections accepted since the start.",
+)
+
+# -- Process ---------------------------------------------------------------------------------------
+
+PROCESS_RSS = MetricSpec(
+    "process_memory_rss_bytes",
+    "gauge",
+    "Resident memory of the process.",
+    merge="first",
+)
+PROCESS_VMS = MetricSpec(
+    "process_memory_vms_bytes",
+    "gauge",
+    "Virtual memory of the process.",
+    merge="first",
+)
+PROCESS_THREADS = MetricSpec(
+    "process_threads",
+    "gauge",
+    "Threads of the process, as the operating system counts them.",
+    merge="first",
+)
+
+# -- Queues ----------------------------------------------------------------------------------------
+
+QUEUE_DEPTH = MetricSpec(
+    "queue_depth",
+    "gauge",
+    "Items ready in the queue and waiting to be taken.",
+    ("queue_name",),
+)
+QUEUE_CAPACITY = MetricSpec(
+    "queue_capacity",
+    "gauge",
+    "Items that the queue can hold; absent for an unbounded queue.",
+    ("queue_name",),
+)
+
+# -- aiosvc itself ---------------------------------------------------------------------------------
+
+SOURCE_UP = MetricSpec(
+    "aiosvc_source_up",
+    "gauge",
+    "1 when the source's last sample succeeded, 0 when it failed or timed out.",
+    ("source",),
+    merge="min",
+)
+SOURCE_DURATION = MetricSpec(
+    "aiosvc_source_duration_seconds",
+    "gauge",
+    "Time that the source's last sample took.",
+    ("source",),
+    merge="max",
+)
+SOURCE_LAST_SUCCESS = MetricSpec(
+    "aiosvc_source_last_success_timestamp_seconds",
+    "gauge",
+    "Unix time of the source's last successful sample.",
+    ("source",),
+    merge="min",
+)
+SAMPLER_LATENESS = MetricSpec(
+    "aiosvc_sampler_lateness_seconds",
+    "gauge",
+    "How late the sampler's turns started at worst, in the current and the last minute.",
+    merge="max",
+)
+SCRAPES = MetricSpec(
+    "aiosvc_scrapes_total",
+    "counter",
+    "Answers of the metrics endpoint, by HTTP status.",
+    ("code",),
+)
+LABEL_OVERFLOW = MetricSpec(
+    "aiosvc_label_overflow_total",
+    "counter",
+    "Times that a label value past the cap was replaced by '_other'.",
+    ("metric", "label"),
+)
+INSTRUMENTATION_ERRORS = MetricSpec(
+    "aiosvc_instrumentation_errors_total",
+    "counter",
+    "Errors inside aiosvc or a callback given to it; the application was not disturbed by them.",
+    ("where",),
+)
+BUILD_INFO = MetricSpec(
+    "aiosvc_build_info",
+    "gauge",
+    "Versions in use; always 1.",
+    ("version", "python", "aiohttp"),
+    merge="first",
+)
+
+#: All rows, in the order in which they are exported.
+CATALOGUE: tuple[MetricSpec, ...] = tuple(
+    row for row in list(globals().values()) if isinstance(row, MetricSpec)
+)

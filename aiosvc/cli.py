@@ -1,0 +1,151 @@
+"""
+The command `aiosvc`.
+
+Rule: a mistake of the caller is one line on stderr that says what to do, and exit code 2; never a
+traceback. Rule: a command is a function here that reads its options and calls the module that does
+the work.
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import web
+
+from aiosvc.aiohttp import setup
+from aiosvc.config import ServeOptions, Settings
+from aiosvc.demo.load import run_load
+from aiosvc.demo.service import DemoOptions, make_app
+from aiosvc.errors import AiosvcError
+from aiosvc.importer import import_target, make_application
+from aiosvc.options import add_flags, read_options
+from aiosvc.runner import bind, serve
+from aiosvc.service import Observer
+from aiosvc.version import __version__
+
+__all__ = ["main"]
+
+#: Every dataclass whose fields are options; a file may set those of all commands.
+KINDS = (ServeOptions, Settings, DemoOptions)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in *argv* (the process's own by default) and return its exit code."""
+    parser = _parser()
+    arguments, extra = parser.parse_known_args(argv)
+    if extra and (arguments.command != "run" or any(each.startswith("-") for each in extra)):
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    arguments.extra = extra
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        result: int = arguments.run(arguments)
+    except AiosvcError as error:
+        print(f"aiosvc {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aiosvc",
+        description="What an aiohttp service and its asyncio work queues are really doing, "
+        "in Prometheus.",
+        epilog="Every flag is also a variable, AIOSVC_ and its name in capitals, and a key in "
+        "[tool.aiosvc] of pyproject.toml or in the file given with --config.",
+    )
+    parser.add_argument("--version", action="version", version=f"aiosvc {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="serve a small shop that shows all of it")
+    add_flags(demo, ServeOptions, DemoOptions)
+    demo.set_defaults(run=_demo)
+
+    run = commands.add_parser(
+        "run", help="serve an unchanged aiohttp application with all of it on"
+    )
+    run.add_argument(
+        "target",
+        metavar="MODULE:APP",
+        help="an application, or a function (async too) that returns one",
+    )
+    run.add_argument(
+        "arguments",
+        nargs="*",
+        help="handed to a factory that takes an argument, as a list; those that begin with '-' "
+        "after '--'",
+    )
+    add_flags(run, ServeOptions, Settings)
+    run.set_defaults(run=_run)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    serving, demo = read_options(arguments, (ServeOptions, DemoOptions), KINDS)
+    app = make_app(demo)
+    load_stops = asyncio.Event()
+    load: list[asyncio.Task[object]] = []
+
+    async def started(url: str) -> None:
+        _say(f"the demo is at {url}: try {url}/api/users; its metrics are at {url}/metrics")
+        if demo.load:
+            client = run_load(url, demo.load, seed=demo.seed, stop=load_stops)
+            load.append(asyncio.create_task(client))
+
+    async def stop_load(_app: web.Application) -> None:
+        load_stops.set()
+        await asyncio.gather(*load)
+
+    app.on_shutdown.insert(0, stop_load)
+
+    async def made() -> web.Application:
+        return app
+
+    _serve(made, serving, started)
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    serving, settings = read_options(arguments, (ServeOptions, Settings), KINDS)
+    found = import_target(arguments.target)
+    observers: list[Observer] = []
+
+    async def made() -> web.Application:
+        given = [*arguments.arguments, *arguments.extra]
+        app = await make_application(arguments.target, found, given)
+        observers.append(setup(app, settings=settings))
+        return app
+
+    async def started(url: str) -> None:
+        path = observers[0].settings.path
+        _say(f"{arguments.target} is at {url}; its metrics are at {url}{path}")
+
+    _serve(made, serving, started)
+    return 0
+
+
+def _serve(
+    make: Callable[[], Awaitable[web.Application]],
+    serving: ServeOptions,
+    started: Callable[[str], Awaitable[None]],
+) -> None:
+    sockets = bind(serving.host, serving.port)
+    access_log = logging.getLogger("aiohttp.access") if serving.access_log else None
+
+    async def serve_made() -> None:
+        await serve(await make(), sockets, serving, access_log=access_log, started=started)
+
+    try:
+        asyncio.run(serve_made())
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def _say(line: str) -> None:
+    print(f"aiosvc: {line}  (Ctrl-C stops it)", flush=True)

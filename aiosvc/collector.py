@@ -1,0 +1,159 @@
+"""
+The one collector that aiosvc puts into a registry, whoever uses that registry.
+
+Rule: one collector per registry, found again by whoever comes second, so two applications can share
+a registry. Rule: counters outlive the application that counted them; its gauges leave with it.
+"""
+
+import asyncio
+import logging
+import math
+import platform
+import threading
+from collections.abc import Iterator
+from importlib.metadata import version
+from weakref import WeakKeyDictionary
+
+from prometheus_client import CollectorRegistry, Metric
+
+from aiosvc import catalogue
+from aiosvc.catalogue import CATALOGUE, MetricSpec
+from aiosvc.errors import ConfigError
+from aiosvc.readings import Distribution, Readings, Refreshed, Reporter
+from aiosvc.version import __version__
+
+__all__ = ["ServiceCollector", "collector_of"]
+
+log = logging.getLogger("aiosvc")
+
+CUMULATIVE = ("counter", "histogram", "summary")
+
+
+class ServiceCollector:
+    """Asks every reporter of a registry and gives their answers as metric families."""
+
+    def __init__(self) -> None:
+        self._reporters: list[Reporter] = []
+        self._retired = Readings()
+        self._errors: dict[str, int] = {}
+        self._buckets: dict[MetricSpec, tuple[float, ...]] = {}
+        self._build = (__version__, platform.python_version(), version("aiohttp"))
+
+    def attach(self, reporter: Reporter) -> None:
+        """Include *reporter* from now on; a second time changes nothing."""
+        if reporter not in self._reporters:
+            self._reporters.append(reporter)
+
+    def retire(self, reporter: Reporter) -> None:
+        """Leave *reporter* out from now on, but keep what it counted."""
+        if reporter in self._reporters:
+            last = Readings()
+            reporter.report(last)
+            self._reporters.remove(reporter)
+            self._retired.absorb(last, only=CUMULATIVE)
+
+    def refresh(self) -> None:
+        """Have samplers that live on the running event loop read what can be read at once."""
+        for reporter in list(self._reporters):
+            if isinstance(reporter, Refreshed):
+                reporter.refresh()
+
+    def error(self, where: str, error: BaseException) -> None:
+        """Count an error inside the instrumentation; the first one at *where* is logged."""
+        known = self._errors.get(where, 0)
+        self._errors[where] = known + 1
+        # A cancellation is no mistake to find, and a loop that is ended cancels everything.
+        if not known and not isinstance(error, asyncio.CancelledError):
+            log.error(
+                "an error in %s; requests go on, further ones are only counted in %s",
+                where,
+                catalogue.INSTRUMENTATION_ERRORS.name,
+                exc_info=error,
+            )
+
+    def claim_buckets(self, spec: MetricSpec, bounds: tuple[float, ...]) -> None:
+        """Hold *spec* to these buckets; raises ConfigError if another application chose others."""
+        known = self._buckets.setdefault(spec, bounds)
+        if known != bounds:
+            raise ConfigError(
+                f"buckets of {spec.name}: {bounds} given, but another application on the same "
+                f"registry uses {known}; give both the same buckets, or each its own registry"
+            )
+
+    def describe(self) -> Iterator[Metric]:
+        """Give the names that are ours, so that a registry refuses a second owner."""
+        for spec in CATALOGUE:
+            yield _family(spec)
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every family with what is known now; called by the registry at a scrape."""
+        readings = Readings()
+        readings.absorb(self._retired)
+        for reporter in list(self._reporters):
+            try:
+                reporter.report(readings)
+            except Exception as error:  # noqa: BLE001 - the others must not lose their scrape
+                self.error(f"report of {type(reporter).__name__}", error)
+        readings.number(catalogue.BUILD_INFO, 1, self._build)
+        for where, count in list(self._errors.items()):
+            readings.number(catalogue.INSTRUMENTATION_ERRORS, count, (where,))
+        for spec in CATALOGUE:
+            family = _filled(spec, readings)
+            if family.samples or not spec.optional:
+                yield family
+        yield from readings.families.values()
+
+
+_collectors: WeakKeyDictionary[CollectorRegistry, ServiceCollector] = WeakKeyDictionary()
+_collectors_lock = threading.Lock()
+
+
+def collector_of(registry: CollectorRegistry) -> ServiceCollector:
+    """
+    Return the registry's collector, registered at the first call.
+
+    Raises ConfigError where the registry already has metrics of ours that somebody else made.
+    """
+    with _collectors_lock:
+        known = _collectors.get(registry)
+        if known is None:
+            known = ServiceCollector()
+            try:
+                registry.register(known)
+            except ValueError as error:
+                raise ConfigError(
+                    f"registry: {error}; aiosvc exports these itself: remove your own metrics of "
+                    "the same name, or pass a registry of its own with registry="
+                    "prometheus_client.CollectorRegistry()"
+                ) from error
+            _collectors[registry] = known
+        return known
+
+
+def _family(spec: MetricSpec) -> Metric:
+    name = spec.name.removesuffix("_total") if spec.kind == "counter" else spec.name
+    return Metric(name, spec.help, spec.kind)
+
+
+def _filled(spec: MetricSpec, readings: Readings) -> Metric:
+    family = _family(spec)
+    add = family.add_sample
+    for values, number in readings.numbers.get(spec, {}).items():
+        add(spec.name, dict(zip(spec.labels, values, strict=True)), number)
+    for values, total in readings.totals.get(spec, {}).items():
+        labels = dict(zip(spec.labels, values, strict=True))
+        add(f"{spec.name}_count", labels, total.count)
+        add(f"{spec.name}_sum", labels, total.sum)
+    for values, distribution in readings.distributions.get(spec, {}).items():
+        _add_histogram(family, dict(zip(spec.labels, values, strict=True)), distribution)
+    return family
+
+
+def _add_histogram(family: Metric, labels: dict[str, str], distribution: Distribution) -> None:
+    below = 0
+    for bound, count in zip((*distribution.bounds, math.inf), distribution.counts, strict=True):
+        below += count
+        le = "+Inf" if bound == math.inf else str(bound)
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": le}, below)
+    family.add_sample(f"{family.name}_count", labels, below)
+    family.add_sample(f"{family.name}_sum", labels, distribution.sum)

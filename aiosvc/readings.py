@@ -1,0 +1,123 @@
+"""
+What has been read at one moment: numbers by metric and label values, and how two of them add up.
+
+Rule: holds no metric of its own and knows no registry; reporters add to it, the collector turns it
+into metric families. Rule: where two reporters say something about the same series, the row's
+*merge* decides, so several applications on one registry need no special case.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+from prometheus_client import Metric
+
+from aiosvc.catalogue import MetricSpec
+
+__all__ = ["Distribution", "Labels", "Readings", "Refreshed", "Reporter", "Total"]
+
+Labels = tuple[str, ...]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """A histogram's state: upper bounds without +Inf, counts per bucket (one more), and the sum."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+    def __add__(self, other: "Distribution") -> "Distribution":
+        """Return both together; their bounds are equal, one registry has one set of buckets."""
+        counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
+        return Distribution(self.bounds, counts, self.sum + other.sum)
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A summary's state without quantiles: how many observations, and their sum."""
+
+    count: int
+    sum: float
+
+    def __add__(self, other: "Total") -> "Total":
+        """Return both together."""
+        return Total(self.count + other.count, self.sum + other.sum)
+
+
+class Readings:
+    """Values by metric and label values, and whole families of the user's sources."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[MetricSpec, dict[Labels, float]] = {}
+        self.distributions: dict[MetricSpec, dict[Labels, Distribution]] = {}
+        self.totals: dict[MetricSpec, dict[Labels, Total]] = {}
+        self.families: dict[str, Metric] = {}
+
+    def number(self, spec: MetricSpec, value: float, labels: Labels = ()) -> None:
+        """Add a counter's or gauge's value."""
+        _merge(self.numbers.setdefault(spec, {}), labels, value, _MERGES[spec.merge])
+
+    def distribution(self, spec: MetricSpec, value: Distribution, labels: Labels) -> None:
+        """Add a histogram's state."""
+        _merge(self.distributions.setdefault(spec, {}), labels, value, Distribution.__add__)
+
+    def total(self, spec: MetricSpec, value: Total, labels: Labels) -> None:
+        """Add a summary's state."""
+        _merge(self.totals.setdefault(spec, {}), labels, value, Total.__add__)
+
+    def family(self, family: Metric) -> None:
+        """Add a family of a user's source; a second one of the same name adds its samples."""
+        first = self.families.get(family.name)
+        if first is None:
+            self.families[family.name] = first = Metric(
+                family.name, family.documentation, family.type, family.unit
+            )
+        first.samples.extend(family.samples)
+
+    def absorb(self, other: "Readings", *, only: Iterable[str] = ()) -> None:
+        """Add all of *other*, or only its metrics of the kinds in *only*."""
+        kinds = frozenset(only)
+        for spec, numbers in other.numbers.items():
+            if not kinds or spec.kind in kinds:
+                for labels, number in numbers.items():
+                    self.number(spec, number, labels)
+        for spec, distributions in other.distributions.items():
+            for labels, distribution in distributions.items():
+                self.distribution(spec, distribution, labels)
+        for spec, totals in other.totals.items():
+            for labels, total in totals.items():
+                self.total(spec, total, labels)
+        if not kinds:
+            for family in other.families.values():
+                self.family(family)
+
+
+class Reporter(Protocol):
+    """Anything that has something to say at a scrape."""
+
+    def report(self, readings: Readings) -> None:
+        """Add what is known now; called from whatever thread renders, so it only reads."""
+
+
+@runtime_checkable
+class Refreshed(Reporter, Protocol):
+    """A reporter that can read some of what it knows anew, on its own event loop."""
+
+    def refresh(self) -> None:
+        """Read it, if the running event loop is that loop."""
+
+
+_MERGES: dict[str, Callable[[float, float], float]] = {
+    "sum": lambda a, b: a + b,
+    "max": max,
+    "min": min,
+    "first": lambda a, _b: a,
+}
+
+
+def _merge(into: dict[Labels, T], labels: Labels, value: T, merge: Callable[[T, T], T]) -> None:
+    known = into.get(labels)
+    into[labels] = value if known is None else merge(known, value)

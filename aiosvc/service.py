@@ -1,0 +1,82 @@
+"""
+One observed service: its registry, request metrics, sampler and queues, started and stopped as one.
+
+Rule: the only place that knows all of these together; adapters for a framework, the runner and the
+demo use this object and wire nothing themselves.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from aiosvc import catalogue
+from aiosvc.collector import collector_of
+from aiosvc.config import Settings
+from aiosvc.readings import Readings
+from aiosvc.requests import RequestMetrics
+from aiosvc.sampling import Sampler
+from aiosvc.sources.process import ProcessSource
+from aiosvc.sources.queues import QueueSource
+
+__all__ = ["Observer"]
+
+Q = TypeVar("Q", bound="asyncio.Queue[Any]")
+
+
+class Observer:
+    """
+    What `aiosvc.setup` returns.
+
+    `registry` is the prometheus_client registry that everything is in; `sampler` takes sources of
+    your own; `settings` are the options in force.
+    """
+
+    def __init__(self, registry: CollectorRegistry, settings: Settings) -> None:
+        self.registry = registry
+        self.settings = settings
+        self.collector = collector_of(registry)
+        buckets = settings.buckets or catalogue.HTTP_DURATION.buckets
+        self.collector.claim_buckets(catalogue.HTTP_DURATION, buckets)
+        self.requests = RequestMetrics(buckets=buckets, max_endpoints=settings.max_endpoints)
+        self.sampler = Sampler(
+            interval=settings.sample_interval,
+            timeout=settings.sample_timeout,
+            on_error=self.collector.error,
+        )
+        self._queues = QueueSource()
+        self.sampler.add_source("process", ProcessSource().read, on_loop=True)
+        self.sampler.add_source("queues", self._queues.read, on_loop=True)
+
+    def watch_queue(self, queue: Q, *, name: str) -> Q:
+        """
+        Export the depth and capacity of an asyncio queue, in place, and return the queue.
+
+        Raises ConfigError where *queue* is no asyncio.Queue, or *name* is taken or holds anything
+        but letters, digits, '_', '-' and '.'.
+        """
+        return self._queues.watch(queue, name)
+
+    def count_connections(self, count: Callable[[], int]) -> None:
+        """Sample `active_connections` from *count*, which an adapter calls once."""
+
+        def read() -> Readings:
+            readings = Readings()
+            readings.number(catalogue.ACTIVE_CONNECTIONS, count())
+            return readings
+
+        self.sampler.add_source("connections", read, on_loop=True)
+
+    async def start(self) -> None:
+        """Begin sampling on the running loop and be part of the registry's scrapes."""
+        self.collector.attach(self.requests)
+        self.collector.attach(self.sampler)
+        self.sampler.start()
+
+    async def stop(self) -> None:
+        """Stop sampling; what was counted stays in the registry, gauges leave it."""
+        await self.sampler.stop()
+        self.collector.retire(self.sampler)
+        self.collector.retire(self.requests)
+        self.requests.forget()

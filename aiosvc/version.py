@@ -1,0 +1,3 @@
+"""The version, written once: the package, the build and `aiosvc_build_info` read it here."""
+
+__version__ = "0.1.0"

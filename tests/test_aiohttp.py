@@ -1,0 +1,311 @@
+"""What `setup` does before and while an application runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+import aiosvc
+from aiosvc.errors import ConfigError
+
+Started = Callable[[web.Application], Awaitable[TestClient[web.Request, web.Application]]]
+
+
+async def hello(_request: web.Request) -> web.Response:
+    """Answer."""
+    return web.Response(text="hello")
+
+
+def make_app() -> web.Application:
+    """Return an application with one route."""
+    app = web.Application()
+    app.router.add_get("/hello/{name}", hello)
+    return app
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """Give a registry of its own to each test."""
+    return CollectorRegistry()
+
+
+def client_of(app: web.Application) -> TestClient[web.Request, web.Application]:
+    """Return a client of a server of *app*; use it with `async with`."""
+    return TestClient(TestServer(app))
+
+
+async def test_requests_are_served_at_metrics(registry: CollectorRegistry) -> None:
+    """One call, and /metrics has the application's requests, by template and not by path."""
+    app = make_app()
+    aiosvc.setup(app, registry=registry)
+    async with client_of(app) as client:
+        for name in ("a", "b"):
+            await client.get(f"/hello/{name}")
+        answer = await client.get("/metrics")
+        text = await answer.text()
+    assert 'http_requests_total{endpoint="/hello/{name}",method="GET",status="200"} 2.0' in text
+    assert answer.content_type == "text/plain"
+    assert "/metrics" not in text.replace("# ", "")
+
+
+async def test_what_generate_latest_returns(registry: CollectorRegistry) -> None:
+    """The endpoint's families are those of generate_latest, the user's own among them."""
+    Counter("mine", "Mine.", registry=registry).inc()
+    app = make_app()
+    aiosvc.setup(app, registry=registry)
+    async with client_of(app) as client:
+        text = await (await client.get("/metrics")).text()
+        latest = generate_latest(registry).decode()
+
+    def names(exposition: str) -> list[str]:
+        return [line for line in exposition.splitlines() if line.startswith("#")]
+
+    assert names(text) == names(latest)
+    assert "mine_total 1.0" in text
+
+
+def test_a_second_call_returns_the_first_result(registry: CollectorRegistry) -> None:
+    """A second setup of the same application changes nothing and gives the same object."""
+    app = make_app()
+    first = aiosvc.setup(app, registry=registry)
+    assert aiosvc.setup(app, registry=CollectorRegistry(), sample_interval=5) is first
+    app.freeze()
+    assert aiosvc.setup(app) is first
+
+
+async def test_two_applications_on_one_registry(registry: CollectorRegistry) -> None:
+    """Both are measured; what they have in common is added up, what is the process's is not."""
+    apps = [make_app(), make_app()]
+    observers = [aiosvc.setup(app, registry=registry) for app in apps]
+    queues: list[asyncio.Queue[str]] = [
+        observer.watch_queue(asyncio.Queue(10), name=f"queue{i}")
+        for i, observer in enumerate(observers)
+    ]
+    queues[1].put_nowait("x")
+    async with client_of(apps[0]) as one, client_of(apps[1]) as other:
+        await one.get("/hello/a")
+        await other.get("/hello/b")
+        await other.get("/hello/c")
+        text = await (await one.get("/metrics")).text()
+        rss = registry.get_sample_value("process_memory_rss_bytes")
+    assert 'http_requests_total{endpoint="/hello/{name}",method="GET",status="200"} 3.0' in text
+    assert "active_connections 2.0" in text
+    assert 'queue_depth{queue_name="queue0"} 0.0' in text
+    assert 'queue_depth{queue_name="queue1"} 1.0' in text
+    assert text.count("\nprocess_memory_rss_bytes ") == 1
+    assert rss is not None
+    assert rss < 2**34
+
+
+async def test_counters_outlive_their_application(registry: CollectorRegistry) -> None:
+    """When an application has stopped its counts stay in the registry, its gauges are gone."""
+    for expected in (1, 2, 3):
+        app = make_app()
+        aiosvc.setup(app, registry=registry)
+        async with client_of(app) as client:
+            await client.get("/hello/a")
+        labels = {"endpoint": "/hello/{name}", "method": "GET", "status": "200"}
+        assert registry.get_sample_value("http_requests_total", labels) == expected
+        assert registry.get_sample_value("active_connections") is None
+
+
+async def test_an_application_served_twice(registry: CollectorRegistry) -> None:
+    """An application that is served again goes on counting where it was."""
+    app = make_app()
+    aiosvc.setup(app, registry=registry)
+    labels = {"endpoint": "/hello/{name}", "method": "GET", "status": "200"}
+    for expected in (1, 2):
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        async with TestClient(TestServer(web.Application())) as client:
+            await (await client.session.get(f"http://127.0.0.1:{site.port}/hello/a")).read()
+        assert registry.get_sample_value("http_requests_total", labels) == expected
+        await runner.cleanup()
+
+
+async def test_nothing_is_left_after_many_starts(registry: CollectorRegistry) -> None:
+    """Fifty starts and stops leave no task, and no more series than one."""
+    sizes = set()
+    before = asyncio.all_tasks()
+    for _ in range(50):
+        app = make_app()
+        aiosvc.setup(app, registry=registry)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await runner.cleanup()
+        sizes.add(generate_latest(registry).count(b"\n"))
+    assert asyncio.all_tasks() == before
+    assert len(sizes) == 1
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/"])
+def test_an_own_route_at_the_path(registry: CollectorRegistry, path: str) -> None:
+    """An application with its own /metrics is told so at once, and what to do."""
+    app = make_app()
+    app.router.add_get(path, hello)
+    with pytest.raises(ConfigError, match=r"path: .* has a route at '/metrics' of its own"):
+        aiosvc.setup(app, registry=registry)
+    aiosvc.setup(app, registry=registry, path="/internal/metrics")
+
+
+async def test_an_own_route_that_comes_later(registry: CollectorRegistry) -> None:
+    """A /metrics route added after setup is found at the start, not shadowed in silence."""
+    app = make_app()
+    aiosvc.setup(app, registry=registry)
+    app.router.add_get("/other", hello)
+    app.router.add_get("/metrics", hello)
+    runner = web.AppRunner(app)
+    with pytest.raises(ConfigError, match="has a route at"):
+        await runner.setup()
+    await runner.cleanup()
+
+
+def test_a_frozen_application(registry: CollectorRegistry) -> None:
+    """It is too late for an application that has started, and the error says what to do."""
+    app = make_app()
+    app.freeze()
+    with pytest.raises(ConfigError, match="has started, or was added to another"):
+        aiosvc.setup(app, registry=registry)
+
+
+def test_a_sub_application_that_was_added(registry: CollectorRegistry) -> None:
+    """It is too late for a sub-application that is in another one."""
+    app, sub = web.Application(), make_app()
+    app.add_subapp("/sub", sub)
+    with pytest.raises(ConfigError, match="was added to another"):
+        aiosvc.setup(sub, registry=registry)
+
+
+@pytest.mark.parametrize("thing", [None, "app", 7, web.Application, hello])
+def test_something_that_is_no_application(registry: CollectorRegistry, thing: object) -> None:
+    """What is no application is refused, with what was given."""
+    with pytest.raises(ConfigError, match=r"expected an aiohttp\.web\.Application"):
+        aiosvc.setup(thing, registry=registry)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_intervall": 1}, "no option named 'sample_intervall'; did you mean"),
+        ({"sample_interval": 0}, "sample_interval: 0 given; expected seconds"),
+        ({"sample_interval": "1"}, "sample_interval: '1' given"),
+        ({"sample_timeout": float("nan")}, "sample_timeout: nan given"),
+        ({"path": "metrics"}, "path: 'metrics' given; expected a plain path"),
+        ({"path": "/m/{x}"}, "path: '/m/{x}' given"),
+        ({"path": None}, "path: None given"),
+        ({"max_endpoints": 0}, "max_endpoints: 0 given; expected a whole number, 1 or more"),
+        ({"max_endpoints": 1.5}, "max_endpoints: 1.5 given"),
+        ({"buckets": (1, 0.5)}, "buckets: .* expected rising numbers"),
+        ({"buckets": "1,2"}, "buckets: '1,2' given"),
+        ({"buckets": 3}, "buckets: 3 given"),
+    ],
+)
+def test_wrong_options(
+    registry: CollectorRegistry, options: dict[str, object], message: str
+) -> None:
+    """A wrong option is refused at once, by its name, and the application is as it was."""
+    app = make_app()
+    with pytest.raises(ConfigError, match=message):
+        aiosvc.setup(app, registry=registry, **options)  # type: ignore[arg-type]
+    aiosvc.setup(app, registry=registry)
+
+
+def test_settings_or_options(registry: CollectorRegistry) -> None:
+    """Options may be given as one object, but not both ways at once."""
+    settings = aiosvc.Settings(sample_interval=2)
+    with pytest.raises(ConfigError, match="settings and path given"):
+        aiosvc.setup(make_app(), registry=registry, settings=settings, path="/m")
+    observer = aiosvc.setup(make_app(), registry=registry, settings=settings)
+    assert observer.settings is settings
+
+
+def test_a_registry_with_metrics_of_the_same_name(registry: CollectorRegistry) -> None:
+    """Whoever has such a metric already is told which, and what to do; nothing is half set up."""
+    Counter("http_requests", "Mine.", registry=registry)
+    app = make_app()
+    with pytest.raises(ConfigError, match="http_requests_total") as caught:
+        aiosvc.setup(app, registry=registry)
+    assert "registry=prometheus_client.CollectorRegistry()" in str(caught.value)
+    aiosvc.setup(app, registry=CollectorRegistry())
+
+
+def test_one_registry_has_one_set_of_buckets(registry: CollectorRegistry) -> None:
+    """Two applications that want different buckets on one registry can't both have them."""
+    aiosvc.setup(make_app(), registry=registry, buckets=(0.1, 1))
+    aiosvc.setup(make_app(), registry=registry, buckets=[0.1, 1.0, float("inf")])
+    with pytest.raises(ConfigError, match="another application on the same registry uses"):
+        aiosvc.setup(make_app(), registry=registry)
+
+
+async def test_buckets_of_ones_own(registry: CollectorRegistry) -> None:
+    """The buckets given are those exported."""
+    app = make_app()
+    aiosvc.setup(app, registry=registry, buckets=(0.1, 1))
+    async with client_of(app) as client:
+        await client.get("/hello/a")
+        text = await (await client.get("/metrics")).text()
+    bounds = [
+        line.split('le="')[1].split('"')[0]
+        for line in text.splitlines()
+        if "seconds_bucket{" in line
+    ]
+    assert bounds == ["0.1", "1.0", "+Inf"]
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=x",
+        'application/openmetrics-text;version="1.0.0"',
+        "text/plain;version=x",
+        ";;;,,,===",
+        "*/*;q=abc",
+        "a" * 8000,
+        "application/openmetrics-text;version=1e9;escaping=nonsense",
+    ],
+)
+async def test_no_header_makes_it_fail(registry: CollectorRegistry, accept: str) -> None:
+    """Whatever Accept says, the answer is 200 and an exposition."""
+    app = make_app()
+    aiosvc.setup(app, registry=registry)
+    async with client_of(app) as client:
+        answer = await client.get("/metrics", headers={"Accept": accept})
+        assert answer.status == 200
+        assert "# TYPE http_requests" in await answer.text()
+
+
+async def test_one_name_only(registry: CollectorRegistry) -> None:
+    """?name[]= restricts the answer to that sample name."""
+    app = make_app()
+    aiosvc.setup(app, registry=registry)
+    async with client_of(app) as client:
+        text = await (await client.get("/metrics?name[]=active_connections")).text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert lines == ["active_connections 1.0"]
+
+
+async def test_connections_are_counted_while_open(registry: CollectorRegistry) -> None:
+    """Idle keep-alive connections are open; closed ones are not, and all were accepted."""
+    app = make_app()
+    aiosvc.setup(app, registry=registry)
+    server = TestServer(app)
+    async with TestClient(server) as client:
+        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
+        for _ in range(100):
+            text = await (await client.get("/metrics")).text()
+            if "active_connections 21.0" in text:
+                break
+        assert "active_connections 21.0" in text
+        for _, writer in idle:
+            writer.close()
+        for _ in range(100):
+            text = await (await client.get("/metrics")).text()
+            if "active_connections 1.0" in text:
+                break
+        assert "active_connections 1.0" in text
+        assert "connections_total 21.0" in text
