@@ -3,6 +3,7 @@
 from aiosvc.aiohttp import setup
 from aiosvc.config import Settings
 from aiosvc.errors import AiosvcError, BindError, ConfigError, ImportStringError
+from aiosvc.labels import FromRequest, FromResponseHeader
 from aiosvc.service import Observer
 from aiosvc.version import __version__
 
@@ -10,6 +11,8 @@ __all__ = [
     "AiosvcError",
     "BindError",
     "ConfigError",
+    "FromRequest",
+    "FromResponseHeader",
     "ImportStringError",
     "Observer",
     "Settings",

@@ -6,21 +6,27 @@ Rule: what is wrong is said by `setup`, or when the application starts; never wh
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Unpack
+from typing import Final, Unpack
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from aiosvc.config import Options, Settings, make
 from aiosvc.errors import ConfigError
+from aiosvc.exemplars import current_trace_id
+from aiosvc.protocol import MeasuredProtocol
 from aiosvc.scrape import scrape
 from aiosvc.service import Observer
 from aiosvc.tap import Tap
-from aiosvc.templates import known_routes
+from aiosvc.templates import is_excluded, known_routes
 
 __all__ = ["setup"]
 
 log = logging.getLogger("aiosvc")
+
+#: The attribute by which a parent application knows the metrics endpoint of a sub-application.
+SCRAPE: Final = "aiosvc_scrape"
 
 _OBSERVER = web.AppKey("aiosvc", Observer)
 
@@ -61,24 +67,35 @@ def setup(
         )
     _refuse_second_route(app, settings.path)
     observer = Observer(registry, settings)
-    tap = Tap(app, observer.requests, observer.collector.error)
+    tap = Tap(app, observer.requests, settings, observer.collector.error)
     observer.count_connections(lambda: tap.open_connections)
-    tap.leave_out(app.router.add_get(settings.path, _handler(observer), allow_head=False))
+    app.router.add_get(settings.path, _handler(observer), allow_head=False)
 
     async def observe(app: web.Application) -> AsyncIterator[None]:
         _refuse_second_route(app, settings.path, expected=1)
-        for method, template in known_routes(app):
-            if template != settings.path:
-                observer.requests.route(method, template)
+        tap.own |= {t for _, t, handler in known_routes(app) if hasattr(handler, SCRAPE)}
+        for method, template, _ in known_routes(app):
+            if template not in tap.own and not is_excluded(template, settings.exclude):
+                observer.requests.expect(method, template)
         await observer.start()
         yield
         await observer.stop()
         tap.forget()
 
+    if settings.exemplars != "off":
+        app.middlewares.append(_note_trace)
     app.cleanup_ctx.append(observe)
     app[_OBSERVER] = observer
     tap.install()
     return observer
+
+
+@web.middleware
+async def _note_trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+    # The span of a request is current only while its handlers run.
+    if isinstance(request.protocol, MeasuredProtocol):
+        request.protocol.trace_id = current_trace_id()
+    return await handler(request)
 
 
 def _handler(observer: Observer) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -89,6 +106,7 @@ def _handler(observer: Observer) -> Callable[[web.Request], Awaitable[web.Respon
         body, content_type = scrape(observer.registry, accept, names)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
+    setattr(metrics, SCRAPE, True)
     return metrics
 
 

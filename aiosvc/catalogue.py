@@ -23,6 +23,9 @@ LIFETIME_BUCKETS = (
     0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 43200.0,
 )  # fmt: skip
 
+#: Bytes; each four times the one before.
+SIZE_BUCKETS = (64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class MetricSpec:
@@ -32,7 +35,8 @@ class MetricSpec:
     *name* is the family's full name, `_total` of a counter included. *merge* says what one number
     for several applications on one registry means: their sum, the largest, the smallest, or the
     first one's (where each reports the same fact about the process). *buckets* are a histogram's
-    default upper bounds, +Inf left out. An *optional* family is exported only once it has samples.
+    default upper bounds, +Inf left out. A counter that *clashes* is exported without its type: in
+    OpenMetrics a counter's family has no `_total`, and there is a gauge of that name already.
     """
 
     name: str
@@ -41,7 +45,7 @@ class MetricSpec:
     labels: tuple[str, ...] = ()
     merge: Merge = "sum"
     buckets: tuple[float, ...] = ()
-    optional: bool = False
+    clashes: bool = False
 
 
 # -- HTTP server -----------------------------------------------------------------------------------
@@ -65,7 +69,6 @@ HTTP_RESPONSE_START = MetricSpec(
     "Time from the parsed request to the response headers.",
     ("method", "endpoint"),
     buckets=DURATION_BUCKETS,
-    optional=True,
 )
 HTTP_IN_PROGRESS = MetricSpec(
     "http_requests_in_progress",
@@ -119,6 +122,7 @@ WEBSOCKET_CONNECTIONS_TOTAL = MetricSpec(
     "counter",
     "WebSockets opened.",
     ("endpoint",),
+    clashes=True,
 )
 WEBSOCKET_DURATION = MetricSpec(
     "websocket_duration_seconds",
@@ -142,6 +146,36 @@ CONNECTIONS = MetricSpec(
     "connections_total",
     "counter",
     "TCP connections accepted since the start.",
+)
+
+# -- HTTP server, as OpenTelemetry's semantic conventions name it (the preset `otel`) --------------
+
+OTEL_DURATION = MetricSpec(
+    "http_server_request_duration_seconds",
+    "histogram",
+    "Time from the parsed request to the last byte handed to the transport.",
+    ("http_request_method", "http_route", "http_response_status_code", "url_scheme", "error_type"),
+    buckets=DURATION_BUCKETS,
+)
+OTEL_ACTIVE = MetricSpec(
+    "http_server_active_requests",
+    "gauge",
+    "Requests begun and not finished yet; open WebSockets are counted apart.",
+    ("http_request_method", "url_scheme"),
+)
+OTEL_REQUEST_SIZE = MetricSpec(
+    "http_server_request_body_size_bytes",
+    "histogram",
+    "Bytes of request body received, as they came over the wire.",
+    ("http_request_method", "http_route", "http_response_status_code", "url_scheme", "error_type"),
+    buckets=SIZE_BUCKETS,
+)
+OTEL_RESPONSE_SIZE = MetricSpec(
+    "http_server_response_body_size_bytes",
+    "histogram",
+    "Bytes of response body sent, as they went over the wire, without chunk framing.",
+    ("http_request_method", "http_route", "http_response_status_code", "url_scheme", "error_type"),
+    buckets=SIZE_BUCKETS,
 )
 
 # -- Process ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.utils import floatToGoString
 
 from aiosvc import catalogue
 from aiosvc.catalogue import CATALOGUE, MetricSpec
@@ -36,7 +37,8 @@ class ServiceCollector:
         self._reporters: list[Reporter] = []
         self._retired = Readings()
         self._errors: dict[str, int] = {}
-        self._buckets: dict[MetricSpec, tuple[float, ...]] = {}
+        self._claims: dict[str, object] = {}
+        self._extra: dict[MetricSpec, tuple[str, ...]] = {}
         self._build = (__version__, platform.python_version(), version("aiohttp"))
 
     def attach(self, reporter: Reporter) -> None:
@@ -71,14 +73,18 @@ class ServiceCollector:
                 exc_info=error,
             )
 
-    def claim_buckets(self, spec: MetricSpec, bounds: tuple[float, ...]) -> None:
-        """Hold *spec* to these buckets; raises ConfigError if another application chose others."""
-        known = self._buckets.setdefault(spec, bounds)
-        if known != bounds:
+    def claim(self, what: str, value: object) -> None:
+        """Hold the registry to one *value*; raises ConfigError where another one is in use."""
+        known = self._claims.setdefault(what, value)
+        if known != value:
             raise ConfigError(
-                f"buckets of {spec.name}: {bounds} given, but another application on the same "
-                f"registry uses {known}; give both the same buckets, or each its own registry"
+                f"{what}: {value} given, but another application on the same registry uses "
+                f"{known}; give both the same, or each its own registry"
             )
+
+    def extend(self, spec: MetricSpec, names: tuple[str, ...]) -> None:
+        """Export *spec* with these labels after its own."""
+        self._extra[spec] = names
 
     def describe(self) -> Iterator[Metric]:
         """Give the names that are ours, so that a registry refuses a second owner."""
@@ -94,13 +100,17 @@ class ServiceCollector:
                 reporter.report(readings)
             except Exception as error:  # noqa: BLE001 - the others must not lose their scrape
                 self.error(f"report of {type(reporter).__name__}", error)
+        readings.declare(catalogue.INSTRUMENTATION_ERRORS)
         readings.number(catalogue.BUILD_INFO, 1, self._build)
         for where, count in list(self._errors.items()):
             readings.number(catalogue.INSTRUMENTATION_ERRORS, count, (where,))
         for spec in CATALOGUE:
-            family = _filled(spec, readings)
-            if family.samples or not spec.optional:
-                yield family
+            if (
+                spec in readings.numbers
+                or spec in readings.distributions
+                or spec in readings.totals
+            ):
+                yield _filled(spec, spec.labels + self._extra.get(spec, ()), readings)
         yield from readings.families.values()
 
 
@@ -131,29 +141,33 @@ def collector_of(registry: CollectorRegistry) -> ServiceCollector:
 
 
 def _family(spec: MetricSpec) -> Metric:
+    if spec.clashes:
+        return Metric(spec.name, spec.help, "unknown")
     name = spec.name.removesuffix("_total") if spec.kind == "counter" else spec.name
     return Metric(name, spec.help, spec.kind)
 
 
-def _filled(spec: MetricSpec, readings: Readings) -> Metric:
+def _filled(spec: MetricSpec, names: tuple[str, ...], readings: Readings) -> Metric:
     family = _family(spec)
     add = family.add_sample
     for values, number in readings.numbers.get(spec, {}).items():
-        add(spec.name, dict(zip(spec.labels, values, strict=True)), number)
+        add(spec.name, dict(zip(names, values, strict=True)), number)
     for values, total in readings.totals.get(spec, {}).items():
-        labels = dict(zip(spec.labels, values, strict=True))
+        labels = dict(zip(names, values, strict=True))
         add(f"{spec.name}_count", labels, total.count)
         add(f"{spec.name}_sum", labels, total.sum)
     for values, distribution in readings.distributions.get(spec, {}).items():
-        _add_histogram(family, dict(zip(spec.labels, values, strict=True)), distribution)
+        _add_histogram(family, dict(zip(names, values, strict=True)), distribution)
     return family
 
 
 def _add_histogram(family: Metric, labels: dict[str, str], distribution: Distribution) -> None:
     below = 0
-    for bound, count in zip((*distribution.bounds, math.inf), distribution.counts, strict=True):
+    bounds = (*distribution.bounds, math.inf)
+    for place, (bound, count) in enumerate(zip(bounds, distribution.counts, strict=True)):
         below += count
-        le = "+Inf" if bound == math.inf else str(bound)
-        family.add_sample(f"{family.name}_bucket", {**labels, "le": le}, below)
+        le = floatToGoString(bound)  # type: ignore[no-untyped-call]
+        exemplar = distribution.exemplars.get(place)
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": le}, below, exemplar=exemplar)
     family.add_sample(f"{family.name}_count", labels, below)
     family.add_sample(f"{family.name}_sum", labels, distribution.sum)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, TypedDict, TypeVar
 
+from aiosvc.catalogue import DURATION_BUCKETS, LIFETIME_BUCKETS
 from aiosvc.errors import ConfigError, did_you_mean
+from aiosvc.labels import LabelSource, check_labels
 
 __all__ = ["Options", "ServeOptions", "Settings", "make"]
 
@@ -25,7 +27,16 @@ class Options(TypedDict, total=False):
     sample_interval: float
     sample_timeout: float
     max_endpoints: int
+    exclude: Iterable[str]
+    labels: Mapping[str, LabelSource]
+    preset: str
     buckets: Iterable[float]
+    slo: Iterable[float]
+    response_start: bool
+    response_start_buckets: Iterable[float]
+    websocket_buckets: Iterable[float]
+    exemplars: str
+    slow: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,21 +59,93 @@ class Settings:
         default=500,
         metadata={"help": "endpoint labels at most; further routes are counted as '_other'"},
     )
+    exclude: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "routes that no request metric counts, by template; '*' at the end stands for "
+            "whatever follows"
+        },
+    )
+    labels: Mapping[str, LabelSource] = field(
+        default_factory=dict,
+        metadata={
+            "help": "labels to add to every request metric, like region=eu; those that depend on "
+            "a request are given in Python"
+        },
+    )
+    preset: str = field(
+        default="classic",
+        metadata={"help": "names of the HTTP metrics: classic, or otel for OpenTelemetry's"},
+    )
     buckets: tuple[float, ...] = field(
         default=(),
         metadata={
-            "help": "upper bounds in seconds of http_request_duration_seconds; "
-            "empty means the default ones, 0.005 to 10"
+            "help": "upper bounds in seconds of the request duration; none means 0.005 to 10, as "
+            "OpenTelemetry advises"
         },
     )
+    slo: tuple[float, ...] = field(
+        default=(),
+        metadata={
+            "help": "latency objectives in seconds; each becomes a bucket of durations and of "
+            "times to headers, so that the share within it is exact"
+        },
+    )
+    response_start: bool = field(
+        default=False,
+        metadata={"help": "export http_response_start_seconds, the time to the headers"},
+    )
+    response_start_buckets: tuple[float, ...] = field(
+        default=(),
+        metadata={"help": "its upper bounds in seconds; none means those of the duration"},
+    )
+    websocket_buckets: tuple[float, ...] = field(
+        default=(),
+        metadata={"help": "upper bounds in seconds of a WebSocket's life; none means 0.1 to 12 h"},
+    )
+    exemplars: str = field(
+        default="off",
+        metadata={
+            "help": "requests whose trace id becomes an exemplar of its duration's bucket: off, "
+            "all, slow or failed (slow ones too)"
+        },
+    )
+    slow: float = field(
+        default=1.0, metadata={"help": "seconds from which a request is slow, for the exemplars"}
+    )
+
+    @property
+    def duration_bounds(self) -> tuple[float, ...]:
+        """The upper bounds of durations, objectives included."""
+        return _with_objectives(self.buckets or DURATION_BUCKETS, self.slo)
+
+    @property
+    def response_start_bounds(self) -> tuple[float, ...]:
+        """The upper bounds of times to headers, objectives included."""
+        if self.response_start_buckets:
+            return _with_objectives(self.response_start_buckets, self.slo)
+        return self.duration_bounds
+
+    @property
+    def websocket_bounds(self) -> tuple[float, ...]:
+        """The upper bounds of WebSocket lifetimes."""
+        return self.websocket_buckets or LIFETIME_BUCKETS
 
     def __post_init__(self) -> None:
         """Refuse what can't work."""
+        for name in ("buckets", "response_start_buckets", "websocket_buckets"):
+            object.__setattr__(self, name, _bounds(name, getattr(self, name)))
+        object.__setattr__(self, "slo", _bounds("slo", _sorted(self.slo)))
+        object.__setattr__(self, "exclude", _templates("exclude", self.exclude))
+        object.__setattr__(self, "labels", check_labels(self.labels))
+        _one_of("preset", self.preset, ("classic", "otel"))
+        _one_of("exemplars", self.exemplars, ("off", "all", "slow", "failed"))
+        _seconds("slow", self.slow, at_least=0.0)
+        _yes_or_no("response_start", self.response_start)
         _path("path", self.path)
         _seconds("sample_interval", self.sample_interval, at_least=0.01)
         _seconds("sample_timeout", self.sample_timeout, at_least=0.01)
         _whole("max_endpoints", self.max_endpoints, at_least=1)
-        object.__setattr__(self, "buckets", _bounds("buckets", self.buckets))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +167,7 @@ class ServeOptions:
         if not isinstance(self.host, str) or not self.host:
             raise ConfigError(f"host: {self.host!r} given; expected an address like '127.0.0.1'")
         _whole("port", self.port, at_least=0, at_most=65535)
-        if not isinstance(self.access_log, bool):
-            raise ConfigError(f"access_log: {self.access_log!r} given; expected true or false")
+        _yes_or_no("access_log", self.access_log)
         _seconds("shutdown_timeout", self.shutdown_timeout, at_least=0.0)
 
 
@@ -129,6 +211,38 @@ def _whole(name: str, value: object, *, at_least: int, at_most: int | None = Non
     ):
         upper = "or more" if at_most is None else f"to {at_most}"
         raise ConfigError(f"{name}: {value!r} given; expected a whole number, {at_least} {upper}")
+
+
+def _yes_or_no(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}: {value!r} given; expected true or false")
+
+
+def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        hint = did_you_mean(value, known) if isinstance(value, str) else ""
+        raise ConfigError(f"{name}: {value!r} given; expected {' or '.join(known)}{hint}")
+
+
+def _templates(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name}: {value!r} given; expected templates, like ('/health',)")
+    templates = tuple(value)
+    for template in templates:
+        if not isinstance(template, str) or not template.startswith(("/", "_unmatched")):
+            raise ConfigError(f"{name}: {template!r} given; expected a template like '/health'")
+    return templates
+
+
+def _sorted(value: object) -> object:
+    try:
+        return sorted(set(value))  # type: ignore[call-overload]  # what is not iterable is refused
+    except TypeError:
+        return value
+
+
+def _with_objectives(bounds: tuple[float, ...], slo: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted({*bounds, *slo}))
 
 
 def _bounds(name: str, value: object) -> tuple[float, ...]:

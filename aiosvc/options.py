@@ -32,7 +32,8 @@ def add_flags(parser: argparse.ArgumentParser, *kinds: type) -> None:
     )
     for kind in kinds:
         for field in dataclasses.fields(kind):
-            default = "" if field.default in ((), None) else f" (default: {field.default})"
+            plain = isinstance(field.default, str | int | float)
+            default = f" (default: {field.default})" if plain else ""
             parser.add_argument(
                 "--" + field.name.replace("_", "-"),
                 dest=field.name,
@@ -94,6 +95,8 @@ def _parse(text: str, wanted: Any, origin: str) -> Any:
         if typing.get_origin(wanted) is tuple:
             of = typing.get_args(wanted)[0]
             return tuple(of(part.strip()) for part in text.split(",") if part.strip())
+        if typing.get_origin(wanted) is Mapping:
+            return dict(part.strip().split("=", 1) for part in text.split(",") if part.strip())
         if wanted is bool:
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
                 text.lower()
@@ -104,6 +107,8 @@ def _parse(text: str, wanted: Any, origin: str) -> Any:
         kind = "a whole number" if wanted is int else "a number"
         if typing.get_origin(wanted) is tuple:
             kind = "numbers with commas between"
+        if typing.get_origin(wanted) is Mapping:
+            kind = "names and values, like region=eu,zone=b"
         raise ConfigError(f"{origin}: {text!r} given; expected {kind}") from None
     return text
 
@@ -136,4 +141,8 @@ def _metavar(kind: type, name: str) -> str:
         return "N"
     if wanted is bool:
         return "true|false"
-    return "N,N,..." if typing.get_origin(wanted) is tuple else "TEXT"
+    if typing.get_origin(wanted) is Mapping:
+        return "NAME=VALUE,..."
+    if typing.get_origin(wanted) is tuple:
+        return "N,N,..." if typing.get_args(wanted)[0] is float else "TEXT,..."
+    return "TEXT"

@@ -6,11 +6,12 @@ into metric families. Rule: where two reporters say something about the same ser
 *merge* decides, so several applications on one registry need no special case.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
 from prometheus_client import Metric
+from prometheus_client.samples import Exemplar
 
 from aiosvc.catalogue import MetricSpec
 
@@ -23,16 +24,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A histogram's state: upper bounds without +Inf, counts per bucket (one more), and the sum."""
+    """
+    A histogram's state: upper bounds without +Inf, counts per bucket (one more), and the sum.
+
+    *exemplars* are by the bucket's place; there need not be one for each.
+    """
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
     sum: float
+    exemplars: Mapping[int, Exemplar] = field(default_factory=dict)
 
     def __add__(self, other: "Distribution") -> "Distribution":
         """Return both together; their bounds are equal, one registry has one set of buckets."""
         counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
-        return Distribution(self.bounds, counts, self.sum + other.sum)
+        exemplars = {**self.exemplars, **other.exemplars}
+        return Distribution(self.bounds, counts, self.sum + other.sum, exemplars)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,16 @@ class Readings:
         self.distributions: dict[MetricSpec, dict[Labels, Distribution]] = {}
         self.totals: dict[MetricSpec, dict[Labels, Total]] = {}
         self.families: dict[str, Metric] = {}
+
+    def declare(self, *specs: MetricSpec) -> None:
+        """Export these families also while they have no samples yet."""
+        for spec in specs:
+            if spec.kind == "histogram":
+                self.distributions.setdefault(spec, {})
+            elif spec.kind == "summary":
+                self.totals.setdefault(spec, {})
+            else:
+                self.numbers.setdefault(spec, {})
 
     def number(self, spec: MetricSpec, value: float, labels: Labels = ()) -> None:
         """Add a counter's or gauge's value."""

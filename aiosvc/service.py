@@ -14,13 +14,22 @@ from prometheus_client import CollectorRegistry
 from aiosvc import catalogue
 from aiosvc.collector import collector_of
 from aiosvc.config import Settings
+from aiosvc.labels import LabelPolicy
 from aiosvc.readings import Readings
-from aiosvc.requests import RequestMetrics
+from aiosvc.requests import CLASSIC_FAMILIES, OTEL_FAMILIES, RequestMetrics
 from aiosvc.sampling import Sampler
 from aiosvc.sources.process import ProcessSource
 from aiosvc.sources.queues import QueueSource
 
 __all__ = ["Observer"]
+
+#: The metrics that get the user's labels.
+LABELLED = (
+    *CLASSIC_FAMILIES,
+    *OTEL_FAMILIES,
+    catalogue.HTTP_RESPONSE_START,
+    catalogue.HTTP_FAILURES,
+)
 
 Q = TypeVar("Q", bound="asyncio.Queue[Any]")
 
@@ -37,9 +46,14 @@ class Observer:
         self.registry = registry
         self.settings = settings
         self.collector = collector_of(registry)
-        buckets = settings.buckets or catalogue.HTTP_DURATION.buckets
-        self.collector.claim_buckets(catalogue.HTTP_DURATION, buckets)
-        self.requests = RequestMetrics(buckets=buckets, max_endpoints=settings.max_endpoints)
+        labels = LabelPolicy(settings.labels, self.collector.error)
+        self.collector.claim("request duration buckets", settings.duration_bounds)
+        self.collector.claim("response start buckets", settings.response_start_bounds)
+        self.collector.claim("WebSocket buckets", settings.websocket_bounds)
+        self.collector.claim("labels", labels.names)
+        for spec in LABELLED:
+            self.collector.extend(spec, labels.names)
+        self.requests = RequestMetrics(settings, labels)
         self.sampler = Sampler(
             interval=settings.sample_interval,
             timeout=settings.sample_timeout,

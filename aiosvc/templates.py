@@ -14,7 +14,7 @@ from aiohttp.web_urldispatcher import PrefixedSubAppResource
 
 from aiosvc.requests import UNMATCHED
 
-__all__ = ["known_routes", "template_of"]
+__all__ = ["is_excluded", "known_routes", "template_of"]
 
 
 def template_of(app: web.Application, request: web.Request) -> str:
@@ -30,11 +30,19 @@ def template_of(app: web.Application, request: web.Request) -> str:
     return UNMATCHED
 
 
-def known_routes(app: web.Application) -> Iterator[tuple[str, str]]:
-    """Yield (method, template) of every route of *app* that names its method, HEAD left out."""
+def is_excluded(template: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether one of *patterns* is the template, or its beginning and a '*'."""
+    return any(
+        template.startswith(pattern[:-1]) if pattern.endswith("*") else template == pattern
+        for pattern in patterns
+    )
+
+
+def known_routes(app: web.Application) -> Iterator[tuple[str, str, object]]:
+    """Yield method, template and handler of the routes that name their method, HEAD left out."""
     for route in app.router.routes():
         if route.resource is not None and route.method not in ("*", "HEAD"):
-            yield route.method, route.resource.canonical
+            yield route.method, route.resource.canonical, route.handler
 
 
 def _template_of_path(router: web.UrlDispatcher, path: str) -> str | None:

@@ -285,6 +285,34 @@ async def test_answers_once_it_has_started() -> None:
         assert await response.text() == "hello"
 
 
+async def test_who_connects_before_the_start_waits() -> None:
+    """A client that comes while the application still starts is answered once it has started."""
+    asking: list[asyncio.Task[str]] = []
+
+    async def ask(url: str) -> str:
+        async with ClientSession() as session, session.get(url) as response:
+            return await response.text()
+
+    sockets = bind("127.0.0.1", 0)
+
+    async def connected(_app: web.Application) -> None:
+        asking.append(asyncio.create_task(ask(url_of(sockets[0]))))
+        _, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        writer.close()
+        assert not asking[0].done()
+
+    async def started(_: str) -> None:
+        assert await asking[0] == "hello"
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    app = web.Application()
+    app.router.add_get("/", hello)
+    app.on_startup.append(connected)
+    async with asyncio.timeout(DEADLINE):
+        await serve(app, sockets, ServeOptions(), started=started)
+    assert asking[0].done()
+
+
 async def test_start_that_fails() -> None:
     """An error at the application's start goes through, and the address is given back."""
 
