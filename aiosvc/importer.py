@@ -62,14 +62,15 @@ async def make_application(target: str, found: Any, arguments: Sequence[str]) ->
     """
     Return the application that *found* is or makes.
 
-    A factory may be a function or a coroutine function. One that takes an argument gets the list
-    *arguments*, as `python -m aiohttp.web` gives it.
+    A factory may be a function or a coroutine function. One that wants an argument gets the list
+    *arguments*, as `python -m aiohttp.web` gives it; one that could do without gets it where there
+    are any.
 
     Raises ImportStringError where the outcome is no aiohttp application.
     """
     made = found
     if callable(found) and not isinstance(found, web.Application):
-        made = found(list(arguments)) if _takes_argument(found) else found()
+        made = found(list(arguments)) if _takes(found, arguments) else found()
     if inspect.isawaitable(made):
         made = await made
     if not isinstance(made, web.Application):
@@ -81,14 +82,17 @@ async def make_application(target: str, found: Any, arguments: Sequence[str]) ->
     return made
 
 
-def _takes_argument(factory: Any) -> bool:
+def _takes(factory: Any, arguments: Sequence[str]) -> bool:
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
         return False
-    return any(
-        p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters
-    )
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.default is p.empty for p in positional):
+        return True
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return True
+    return bool(arguments) and bool(positional)
 
 
 def _short(value: object) -> str:

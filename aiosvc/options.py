@@ -57,7 +57,7 @@ def read_options(
     service called aiosvc.
     """
     known = {field.name for kind in every for field in dataclasses.fields(kind)}
-    given = _from_file(arguments.config)
+    given = _from_file(arguments.config or environment.get(f"{PREFIX}CONFIG"))
     for name in given:
         if name not in known:
             raise ConfigError(

@@ -150,8 +150,11 @@ class Tap:
                 if self._more:
                     ending = Ending(now - protocol.begun, status, sent)
                     series = self._refined(protocol, request, result, series, ending)
-                received = self._received(protocol, request, series)
-                series.finish(status, now - protocol.begun, received, sent)
+                if request._payload is EMPTY_PAYLOAD:
+                    series.finish(status, now - protocol.begun, 0, sent)
+                else:
+                    received = self._received(protocol, request, series)
+                    series.finish(status, now - protocol.begun, received, sent)
             else:
                 ending = ending_of(protocol, request, result, error, now - protocol.begun)
                 self._ended(protocol, request, result, series, ending)

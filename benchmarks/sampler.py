@@ -26,8 +26,9 @@ async def serve(kind, queues, sources):
         import aiosvc
 
         observer = aiosvc.setup(app)
-        for i in range(queues):
-            kept.append(observer.watch_queue(asyncio.Queue(10), name=f"queue{i}"))
+        kept.extend(
+            observer.watch_queue(asyncio.Queue(10), name=f"queue{i}") for i in range(queues)
+        )
         for i in range(sources):
             observer.sampler.add(f"number_{i}", lambda: 1.0, on_loop=True)
     runner = web.AppRunner(app)

@@ -43,6 +43,12 @@ def make_app(**options: Any) -> web.Application:
     return app
 
 
+def openmetrics(registry: CollectorRegistry) -> str:
+    """Return the registry in OpenMetrics."""
+    body: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return body.decode()
+
+
 def line(text: str, start: str) -> str:
     """Return the one line that begins so."""
     [found] = [each for each in text.splitlines() if each.startswith(start)]
@@ -157,7 +163,7 @@ async def exemplars(traceparent: str | None, *paths: str, **options: Any) -> lis
     async with TestClient(TestServer(app)) as client:
         for path in paths:
             await (await client.get(path, headers=headers)).read()
-        text = generate_latest(registry).decode()
+        text = openmetrics(registry)
     return [
         sample.exemplar.labels["trace_id"]
         for family in text_string_to_metric_families(text)
@@ -225,7 +231,7 @@ async def test_exemplars_of_the_current_span() -> None:
     aiosvc.setup(app, registry=registry, exemplars="all")
     async with TestClient(TestServer(app)) as client:
         await (await client.get("/shop/1", headers={"traceparent": TRACEPARENT})).read()
-        text = generate_latest(registry).decode()
+        text = openmetrics(registry)
     assert set(re.findall('trace_id="(.*?)"', text)) == {f"{0xABC:032x}"}
 
 
