@@ -6,9 +6,11 @@ Rule: what is wrong is said by `setup`, or when the application starts; never wh
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Final, Unpack
 
 from aiohttp import web
+from aiohttp.abc import AbstractRouter
 from aiohttp.typedefs import Handler
 from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -28,7 +30,8 @@ log = logging.getLogger("aiosvc")
 #: The attribute by which a parent application knows the metrics endpoint of a sub-application.
 SCRAPE: Final = "aiosvc_scrape"
 
-_OBSERVER = web.AppKey("aiosvc", Observer)
+#: The attribute in which an application keeps its observer; its mapping is its own.
+OBSERVER: Final = "_aiosvc_observer"
 
 
 def setup(
@@ -53,41 +56,42 @@ def setup(
     """
     if not isinstance(app, web.Application):
         raise ConfigError(f"setup: {app!r} given; expected an aiohttp.web.Application")
-    known = app.get(_OBSERVER)
+    known: Observer | None = getattr(app, OBSERVER, None)
     if known is not None:
         return known
     if settings is None:
         settings = make(Settings, options)
     elif options:
         raise ConfigError(f"setup: settings and {', '.join(options)} given; give one or the other")
-    if app.pre_frozen or app.frozen:
-        raise ConfigError(
-            "setup: the application has started, or was added to another; call aiosvc.setup(app) "
-            "before web.run_app, AppRunner.setup and add_subapp"
-        )
-    _refuse_second_route(app, settings.path)
+    _refuse_late(app)
+    if settings.path is not None:
+        _refuse_second_route(app, settings.path)
     observer = Observer(registry, settings)
     tap = Tap(app, observer.requests, settings, observer.collector.error)
     observer.count_connections(lambda: tap.open_connections)
-    app.router.add_get(settings.path, _handler(observer), allow_head=False)
-
-    async def observe(app: web.Application) -> AsyncIterator[None]:
-        _refuse_second_route(app, settings.path, expected=1)
-        tap.own |= {t for _, t, handler in known_routes(app) if hasattr(handler, SCRAPE)}
-        for method, template, _ in known_routes(app):
-            if template not in tap.own and not is_excluded(template, settings.exclude):
-                observer.requests.expect(method, template)
-        await observer.start()
-        yield
-        await observer.stop()
-        tap.forget()
-
+    if settings.path is not None:
+        app.router.add_get(settings.path, _handler(observer), allow_head=False)
     if settings.exemplars != "off":
         app.middlewares.append(_note_trace)
-    app.cleanup_ctx.append(observe)
-    app[_OBSERVER] = observer
+    app.cleanup_ctx.append(partial(_observe, observer, tap))
     tap.install()
+    # In development mode an Application warns about attributes that it does not know.
+    object.__setattr__(app, OBSERVER, observer)
     return observer
+
+
+async def _observe(observer: Observer, tap: Tap, app: web.Application) -> AsyncIterator[None]:
+    settings = observer.settings
+    if settings.path is not None:
+        _refuse_second_route(app, settings.path, expected=1)
+    tap.own |= {t for _, t, handler in known_routes(app) if hasattr(handler, SCRAPE)}
+    for method, template, _ in known_routes(app):
+        if template not in tap.own and not is_excluded(template, settings.exclude):
+            observer.requests.expect(method, template)
+    await observer.start()
+    yield
+    await observer.stop()
+    tap.forget()
 
 
 @web.middleware
@@ -100,6 +104,7 @@ async def _note_trace(request: web.Request, handler: Handler) -> web.StreamRespo
 
 def _handler(observer: Observer) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def metrics(request: web.Request) -> web.Response:
+        """Answer a scrape."""
         observer.collector.refresh()
         accept = ",".join(request.headers.getall("Accept", ()))
         names = request.query.getall("name[]", ())
@@ -110,8 +115,22 @@ def _handler(observer: Observer) -> Callable[[web.Request], Awaitable[web.Respon
     return metrics
 
 
+def _refuse_late(app: web.Application) -> None:
+    if app.pre_frozen or app.frozen:
+        raise ConfigError(
+            "setup: the application has started, or was added to another; call aiosvc.setup(app) "
+            "before web.run_app, AppRunner.setup and add_subapp"
+        )
+
+
 def _refuse_second_route(app: web.Application, path: str, *, expected: int = 0) -> None:
-    at_path = [r for r in app.router.resources() if r.canonical in (path, f"{path}/")]
+    router: AbstractRouter = app.router
+    if not isinstance(router, web.UrlDispatcher):
+        raise ConfigError(
+            f"path: {router!r} is a router of your own, to which aiosvc can't add {path!r}; "
+            "give path=None, and serve prometheus_client.generate_latest yourself"
+        )
+    at_path = [r for r in router.resources() if r.canonical in (path, f"{path}/")]
     if len(at_path) > expected:
         raise ConfigError(
             f"path: the application has a route at {path!r} of its own; remove it, or give aiosvc "

@@ -12,6 +12,11 @@ from typing import Any
 
 __all__ = ["InThread"]
 
+#: Seconds that the end of a thread is waited for; one that hangs is left to itself.
+PATIENCE = 0.05
+
+Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+
 
 class InThread:
     """Calls a blocking function in a daemon thread of its own, started at the first call."""
@@ -19,16 +24,19 @@ class InThread:
     def __init__(self, name: str, read: Callable[[], Any]) -> None:
         self._name = name
         self._read = read
-        self._calls: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]]
-        self._calls = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Call | None] | None = None
         self._thread: threading.Thread | None = None
 
     def read(self) -> asyncio.Future[Any]:
         """Return a future of the function's result; cancelling it does not end the function."""
-        if self._thread is None:
+        if self._calls is None:
+            self._calls = queue.SimpleQueue()
             # A daemon: a function that hangs for ever must not keep the process from ending.
             self._thread = threading.Thread(
-                target=self._serve, name=f"aiosvc source {self._name}", daemon=True
+                target=self._serve,
+                args=(self._calls,),
+                name=f"aiosvc source {self._name}",
+                daemon=True,
             )
             self._thread.start()
         loop = asyncio.get_running_loop()
@@ -36,9 +44,16 @@ class InThread:
         self._calls.put((loop, answer))
         return answer
 
-    def _serve(self) -> None:
-        while True:
-            loop, answer = self._calls.get()
+    def close(self) -> None:
+        """End the thread, when the function returns if it runs; a later call starts another."""
+        if self._calls is not None and self._thread is not None:
+            self._calls.put(None)
+            self._thread.join(PATIENCE)
+            self._calls = self._thread = None
+
+    def _serve(self, calls: "queue.SimpleQueue[Call | None]") -> None:
+        while (call := calls.get()) is not None:
+            loop, answer = call
             result: Any = None
             failure: BaseException | None = None
             try:

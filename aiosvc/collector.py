@@ -11,9 +11,9 @@ import math
 import platform
 import threading
 from collections.abc import Iterator
-from importlib.metadata import version
 from weakref import WeakKeyDictionary
 
+import aiohttp
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.utils import floatToGoString
 
@@ -36,23 +36,27 @@ class ServiceCollector:
     def __init__(self) -> None:
         self._reporters: list[Reporter] = []
         self._retired = Readings()
+        # Held while numbers move from a reporter to what is retired, so that no scrape misses them.
+        self._moving = threading.Lock()
         self._errors: dict[str, int] = {}
         self._claims: dict[str, object] = {}
         self._extra: dict[MetricSpec, tuple[str, ...]] = {}
-        self._build = (__version__, platform.python_version(), version("aiohttp"))
+        self._build = (__version__, platform.python_version(), aiohttp.__version__)
 
     def attach(self, reporter: Reporter) -> None:
         """Include *reporter* from now on; a second time changes nothing."""
-        if reporter not in self._reporters:
-            self._reporters.append(reporter)
+        with self._moving:
+            if reporter not in self._reporters:
+                self._reporters.append(reporter)
 
     def retire(self, reporter: Reporter) -> None:
         """Leave *reporter* out from now on, but keep what it counted."""
-        if reporter in self._reporters:
-            last = Readings()
-            reporter.report(last)
-            self._reporters.remove(reporter)
-            self._retired.absorb(last, only=CUMULATIVE)
+        with self._moving:
+            if reporter in self._reporters:
+                last = Readings()
+                reporter.report(last)
+                self._reporters.remove(reporter)
+                self._retired.absorb(last, only=CUMULATIVE)
 
     def refresh(self) -> None:
         """Have samplers that live on the running event loop read what can be read at once."""
@@ -94,12 +98,13 @@ class ServiceCollector:
     def collect(self) -> Iterator[Metric]:
         """Give every family with what is known now; called by the registry at a scrape."""
         readings = Readings()
-        readings.absorb(self._retired)
-        for reporter in list(self._reporters):
-            try:
-                reporter.report(readings)
-            except Exception as error:  # noqa: BLE001 - the others must not lose their scrape
-                self.error(f"report of {type(reporter).__name__}", error)
+        with self._moving:
+            readings.absorb(self._retired)
+            for reporter in self._reporters:
+                try:
+                    reporter.report(readings)
+                except Exception as error:  # noqa: BLE001 - the others must not lose their scrape
+                    self.error(f"report of {type(reporter).__name__}", error)
         readings.declare(catalogue.INSTRUMENTATION_ERRORS)
         readings.number(catalogue.BUILD_INFO, 1, self._build)
         for where, count in list(self._errors.items()):

@@ -23,7 +23,7 @@ T = TypeVar("T")
 class Options(TypedDict, total=False):
     """The keyword arguments of `aiosvc.setup`; one key for each field of `Settings`."""
 
-    path: str
+    path: str | None
     sample_interval: float
     sample_timeout: float
     max_endpoints: int
@@ -43,9 +43,12 @@ class Options(TypedDict, total=False):
 class Settings:
     """What `aiosvc.setup` takes, besides the application and the registry."""
 
-    path: str = field(
+    path: str | None = field(
         default="/metrics",
-        metadata={"help": "path of the metrics endpoint on the application's own port"},
+        metadata={
+            "help": "path of the metrics endpoint on the application's own port; in Python None "
+            "means that there is none"
+        },
     )
     sample_interval: float = field(
         default=1.0,
@@ -142,7 +145,8 @@ class Settings:
         _one_of("exemplars", self.exemplars, ("off", "all", "slow", "failed"))
         _seconds("slow", self.slow, at_least=0.0)
         _yes_or_no("response_start", self.response_start)
-        _path("path", self.path)
+        if self.path is not None:
+            _path("path", self.path)
         _seconds("sample_interval", self.sample_interval, at_least=0.01)
         _seconds("sample_timeout", self.sample_timeout, at_least=0.01)
         _whole("max_endpoints", self.max_endpoints, at_least=1)

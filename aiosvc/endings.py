@@ -83,7 +83,7 @@ def _written(protocol: MeasuredProtocol, request: Any, response: Any) -> tuple[i
 
 def _of_file(protocol: MeasuredProtocol, request: web.BaseRequest, response: Any) -> int:
     """Return the bytes that the kernel sent of a file by itself, past every writer."""
-    if protocol.file_bytes is not None:
+    if protocol.file_bytes:
         return protocol.file_bytes
     sent_in_handler = isinstance(response, web.FileResponse) and response._eof_sent
     return response.content_length or 0 if sent_in_handler and request.method != "HEAD" else 0
@@ -98,9 +98,8 @@ def _cut(writer: Any, *, client_gone: bool) -> bool:
 
 def _client_gone(protocol: MeasuredProtocol) -> bool:
     transport = protocol.transport
-    return protocol.client_left or (
-        transport is not None and transport.is_closing() and protocol._eof
-    )
+    closing = transport is not None and transport.is_closing()
+    return protocol.client_left or (closing and (protocol._eof or not protocol.told))
 
 
 def _reason(

@@ -134,6 +134,7 @@ class MeasuredProtocol(RequestHandler):
         "begun",  # when the request was parsed, or its turn came
         "client_left",  # whether it was the client that ended the connection
         "close_code",  # of the WebSocket, as far as it was said
+        "deferred",  # settles a request whose connection's end is not explained yet
         "ended",  # when the request before was finished
         "fault",  # what made aiohttp answer by itself
         "file_bytes",  # that the kernel sent of a file by itself
@@ -148,6 +149,7 @@ class MeasuredProtocol(RequestHandler):
         "server_left",  # whether it was the server that ended the connection
         "socket",  # where the WebSocket is counted that the request became
         "started",  # seconds to the headers
+        "told",  # whether the event loop tells of a reset; uvloop ends the connection without a word
         "trace_id",
         "written_at_end",  # what had been written when the connection's end began, None before
     )
@@ -160,6 +162,7 @@ class MeasuredProtocol(RequestHandler):
         self.client_left = self.server_left = self.open = self._eof = False
         self.file_bytes: int | None = None
         self.plain = True
+        self.told = isinstance(self._loop, asyncio.BaseEventLoop)
         self.started: float | None = None
         self.trace_id: str | None = None
         self.length: int | None = None
@@ -167,6 +170,7 @@ class MeasuredProtocol(RequestHandler):
         self.fault: BaseException | str | None = None
         self.request: web.BaseRequest | None = None
         self.response: Any = None
+        self.deferred: Callable[[], None] | None = None
         self.remainder: Callable[[], None] | None = None
         self.socket: SocketSeries | None = None
         self.close_code: int | None = None
@@ -184,9 +188,13 @@ class MeasuredProtocol(RequestHandler):
             self.observed.disconnected()
             # A client that leaves is an end of file or an error. The server's `force_close` has
             # taken the transport away by now; a handler's `transport.close()` is neither.
-            self.client_left = self.transport is not None and (self._eof or exc is not None)
+            left = self._eof or exc is not None or not self.told
+            self.client_left = left and self.transport is not None
         self._note_end()
         super().connection_lost(exc)
+        if self.deferred is not None:
+            self.deferred()
+            self.deferred = None
         if self.remainder is not None:
             self.remainder()
             self.remainder = None
@@ -208,6 +216,22 @@ class MeasuredProtocol(RequestHandler):
         if not self._request_in_progress and not self._messages:
             self.arrived = perf_counter()
         RequestHandler.data_received(self, data)
+
+    def is_undecided(self) -> bool:
+        """
+        Return whether the connection is ending and nobody said by whom.
+
+        A transport that failed to write closes itself at once and tells why a moment later. One
+        that the application closed says nothing then, and may have something left to write.
+        """
+        transport = self.transport
+        return (
+            self.told
+            and not self._eof
+            and transport is not None
+            and transport.is_closing()
+            and not transport.get_write_buffer_size()
+        )
 
     def set_parser(self, parser: Any, *args: Any, **kwargs: Any) -> None:
         """Note the upgrade, and from now on the WebSocket's close code."""

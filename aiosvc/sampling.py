@@ -61,9 +61,11 @@ class Source:
         interval: float,
         timeout: float,
         on_loop: bool,
+        thread: InThread | None,
     ) -> None:
         self.name = name
         self.read = read
+        self.thread = thread
         self.interval = interval
         self.timeout = timeout
         self.on_loop = on_loop
@@ -188,14 +190,17 @@ class Sampler:
         for option, value in (("interval", interval), ("timeout", timeout)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"source {name!r}: {option}: {value!r} given; expected seconds")
+        thread = None
         if not inspect.iscoroutinefunction(read) and not on_loop:
-            read = InThread(name, read).read
+            thread = InThread(name, read)
+            read = thread.read
         source = Source(
             name,
             read,
             interval=interval or self.interval,
             timeout=timeout or self.timeout,
             on_loop=on_loop,
+            thread=thread,
         )
         self._sources[name] = source
         self._notice()
@@ -225,6 +230,8 @@ class Sampler:
         for source in self._sources.values():
             source.up = None
             source.readings = None
+            if source.thread is not None:
+                source.thread.close()
 
     def refresh(self) -> None:
         """Read the sources that belong to the loop now, if the running loop is that one."""

@@ -60,7 +60,8 @@ class Observer:
             on_error=self.collector.error,
         )
         self._queues = QueueSource()
-        self.sampler.add_source("process", ProcessSource().read, on_loop=True)
+        # In a thread: it reads files, if quick ones, and an event loop is not to do that.
+        self.sampler.add_source("process", ProcessSource().read)
         self.sampler.add_source("queues", self._queues.read, on_loop=True)
 
     def watch_queue(self, queue: Q, *, name: str) -> Q:

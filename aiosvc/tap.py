@@ -6,6 +6,7 @@ Rule: an error of ours is counted and never raised; no request fails because it 
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
@@ -22,6 +23,19 @@ from aiosvc.series import NoSeries, RouteSeries, ScrapeSeries
 from aiosvc.templates import is_excluded, template_of
 
 __all__ = ["Tap"]
+
+
+class _Whole(dict[type, bool]):
+    """Whether responses of a class are written in one piece, found out once for each class."""
+
+    def __missing__(self, kind: type) -> bool:
+        self[kind] = whole = issubclass(kind, web.Response)
+        return whole
+
+
+WHOLE: Final = _Whole()
+#: Stands for the body of what is not a response in one piece.
+NO_BODY: Final = object()
 
 NO_SERIES: Final = NoSeries()
 SERVER_ERROR: Final = 500
@@ -51,7 +65,9 @@ class Tap:
         self.nothing: asyncio.Future[None]
         self._app = app
         #: The templates of metrics endpoints, this application's and those of its sub-applications.
-        self.own: frozenset[str] = frozenset({settings.path})
+        self.own: frozenset[str] = (
+            frozenset() if settings.path is None else frozenset({settings.path})
+        )
         self._exclude = settings.exclude
         self._exemplars = settings.exemplars
         self._slow = settings.slow
@@ -128,25 +144,30 @@ class Tap:
         except Exception as failure:  # noqa: BLE001 - the observer never breaks the observed
             self._on_error("upgrade", failure)
 
-    def finished(
+    def finished(  # noqa: C901, PLR0912 - what every request goes through is one function
         self, protocol: MeasuredProtocol, request: Any, result: Result, error: BaseException | None
     ) -> None:
         """Count a request, with its result or with what it raised."""
         now = protocol.ended = perf_counter()
+        deferred = False
         try:
             try:
                 series = self._by_route[request._method, request._match_info._route]
             except (AttributeError, KeyError):  # no match was tried; or it is a new one
                 series = self._series(request)
-            sent = protocol.length
-            if protocol.plain and sent is not None and result is not None and not result[1]:
-                response: Any = result[0]
+            response: Any = None
+            if protocol.plain and result is not None and not result[1]:
+                response = result[0]
+            body = response._body if WHOLE[type(response)] else NO_BODY
+            if protocol.length is not None and (body is None or type(body) is bytes):
+                # The usual request: a response in one piece, of which all was written.
                 status: int = response._status
-                body = response._body
-                if type(body) is bytes and response._compressed_body is None:
-                    sent = len(body)  # what was written, whatever was declared
-                if sent and (request._method == "HEAD" or status in BODILESS):
+                if body is None or status in BODILESS or request._method == "HEAD":
                     sent = 0
+                elif response._compressed_body is None:
+                    sent = len(body)
+                else:
+                    sent = len(response._compressed_body)
                 if self._more:
                     ending = Ending(now - protocol.begun, status, sent)
                     series = self._refined(protocol, request, result, series, ending)
@@ -155,13 +176,27 @@ class Tap:
                 else:
                     received = self._received(protocol, request, series)
                     series.finish(status, now - protocol.begun, received, sent)
+            elif protocol.is_undecided():
+                deferred = True
+                settle = partial(self._ended, protocol, request, result, error, series)
+                protocol.deferred = partial(self._settle, protocol, settle, now - protocol.begun)
             else:
-                ending = ending_of(protocol, request, result, error, now - protocol.begun)
-                self._ended(protocol, request, result, series, ending)
+                self._ended(protocol, request, result, error, series, now - protocol.begun)
         except Exception as failure:  # noqa: BLE001 - the observer never breaks the observed
             self._on_error("request", failure)
         finally:
             self.in_progress.pop(protocol, None)
+            if not deferred:
+                protocol.request = protocol.response = None
+
+    def _settle(
+        self, protocol: MeasuredProtocol, settle: Callable[[float], None], seconds: float
+    ) -> None:
+        try:
+            settle(seconds)
+        except Exception as failure:  # noqa: BLE001 - the observer never breaks the observed
+            self._on_error("request", failure)
+        finally:
             protocol.request = protocol.response = None
 
     def _ended(
@@ -169,10 +204,12 @@ class Tap:
         protocol: MeasuredProtocol,
         request: Any,
         result: Result,
+        error: BaseException | None,
         series: Series,
-        ending: Ending,
+        seconds: float,
     ) -> None:
-        """Count a request that ended otherwise than with a response of known length."""
+        """Count a request that ended otherwise than with a whole response."""
+        ending = ending_of(protocol, request, result, error, seconds)
         if protocol.fault is BAD_REQUEST:
             self.metrics.bad_requests += 1
         series = self._refined(protocol, request, result, series, ending)
@@ -231,10 +268,10 @@ class Tap:
         return received
 
     def _series(self, request: Any) -> Series:
-        match = request._match_info
-        if match is None:
+        # No match was tried, or it is one of a router that knows no routes.
+        route = getattr(request._match_info, "route", None)
+        if route is None:
             return self.metrics.route(request.method, UNMATCHED)
-        route = match.route
         known = self._by_route.get((request.method, route))
         return known or self._find_series(request, request.method, route)
 

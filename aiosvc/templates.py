@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from re import Pattern
 
 from aiohttp import web
+from aiohttp.abc import AbstractRouter
 from aiohttp.web_urldispatcher import PrefixedSubAppResource
 
 from aiosvc.requests import UNMATCHED
@@ -40,7 +41,10 @@ def is_excluded(template: str, patterns: tuple[str, ...]) -> bool:
 
 def known_routes(app: web.Application) -> Iterator[tuple[str, str, object]]:
     """Yield method, template and handler of the routes that name their method, HEAD left out."""
-    for route in app.router.routes():
+    router: AbstractRouter = app.router
+    if not isinstance(router, web.UrlDispatcher):
+        return  # a router of the user's own need not know its routes
+    for route in router.routes():
         if route.resource is not None and route.method not in ("*", "HEAD"):
             yield route.method, route.resource.canonical, route.handler
 

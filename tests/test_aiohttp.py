@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
+from aiohttp.abc import AbstractRouter
 from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 import aiosvc
@@ -197,7 +199,7 @@ def test_something_that_is_no_application(registry: CollectorRegistry, thing: ob
         ({"sample_timeout": float("nan")}, "sample_timeout: nan given"),
         ({"path": "metrics"}, "path: 'metrics' given; expected a plain path"),
         ({"path": "/m/{x}"}, "path: '/m/{x}' given"),
-        ({"path": None}, "path: None given"),
+        ({"path": 7}, "path: 7 given"),
         ({"max_endpoints": 0}, "max_endpoints: 0 given; expected a whole number, 1 or more"),
         ({"max_endpoints": 1.5}, "max_endpoints: 1.5 given"),
         ({"buckets": (1, 0.5)}, "buckets: .* expected rising numbers"),
@@ -277,6 +279,32 @@ async def test_no_header_makes_it_fail(registry: CollectorRegistry, accept: str)
         answer = await client.get("/metrics", headers={"Accept": accept})
         assert answer.status == 200
         assert "# TYPE http_requests" in await answer.text()
+
+
+async def test_no_endpoint_on_the_application(registry: CollectorRegistry) -> None:
+    """With path=None the application is measured and has no route of ours."""
+    app = make_app()
+    aiosvc.setup(app, registry=registry, path=None)
+    assert [r.canonical for r in app.router.resources()] == ["/hello/{name}"]
+    async with client_of(app) as client:
+        await client.get("/hello/a")
+        assert (await client.get("/metrics")).status == 404
+        labels = {"endpoint": "/hello/{name}", "method": "GET", "status": "200"}
+        assert registry.get_sample_value("http_requests_total", labels) == 1
+
+
+def test_a_router_of_ones_own(registry: CollectorRegistry) -> None:
+    """A router that is not aiohttp's can't be given a route, and the error says so."""
+
+    class Router(AbstractRouter):
+        async def resolve(self, request: web.Request) -> UrlMappingMatchInfo:
+            raise NotImplementedError
+
+    with pytest.warns(DeprecationWarning, match="router argument"):
+        app = web.Application(router=Router())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"is a router of your own.* give path=None"):
+        aiosvc.setup(app, registry=registry)
+    aiosvc.setup(app, registry=registry, path=None)
 
 
 async def test_one_name_only(registry: CollectorRegistry) -> None:

@@ -88,7 +88,6 @@ BOUNDS = "expected rising numbers, like (0.1, 0.5, 1)"
         ("path", "/a b", PATH),
         ("path", "/a%20b", PATH),
         ("path", "/metrics\n", PATH),
-        ("path", None, PATH),
         ("path", b"/metrics", PATH),
         ("sample_interval", 0, SECONDS),
         ("sample_interval", -1.0, SECONDS),
