@@ -5,7 +5,7 @@ Rule: what is wrong is said by `setup`, or when the application starts; never wh
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final, Unpack
 
@@ -15,20 +15,17 @@ from aiohttp.typedefs import Handler
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from aiosvc.config import Options, Settings, make
+from aiosvc.endpoint import METRICS_HANDLER, metrics_handler
 from aiosvc.errors import ConfigError
 from aiosvc.exemplars import current_trace_id
 from aiosvc.protocol import MeasuredProtocol
-from aiosvc.scrape import scrape
 from aiosvc.service import Observer
 from aiosvc.tap import Tap
-from aiosvc.templates import is_excluded, known_routes
+from aiosvc.templates import is_excluded, known_routes, templates_of
 
 __all__ = ["setup"]
 
 log = logging.getLogger("aiosvc")
-
-#: The attribute by which a parent application knows the metrics endpoint of a sub-application.
-SCRAPE: Final = "aiosvc_scrape"
 
 #: The attribute in which an application keeps its observer; its mapping is its own.
 OBSERVER: Final = "_aiosvc_observer"
@@ -70,7 +67,9 @@ def setup(
     tap = Tap(app, observer.requests, settings, observer.collector.error)
     observer.count_connections(lambda: tap.open_connections)
     if settings.path is not None:
-        app.router.add_get(settings.path, _handler(observer), allow_head=False)
+        handler = metrics_handler(observer.scraper, observer.collector.refresh)
+        for path in (settings.path, f"{settings.path}/"):
+            app.router.add_route("*", path, handler)
     if settings.exemplars != "off":
         app.middlewares.append(_note_trace)
     app.cleanup_ctx.append(partial(_observe, observer, tap))
@@ -83,10 +82,10 @@ def setup(
 async def _observe(observer: Observer, tap: Tap, app: web.Application) -> AsyncIterator[None]:
     settings = observer.settings
     if settings.path is not None:
-        _refuse_second_route(app, settings.path, expected=1)
-    tap.own |= {t for _, t, handler in known_routes(app) if hasattr(handler, SCRAPE)}
-    for method, template, _ in known_routes(app):
-        if template not in tap.own and not is_excluded(template, settings.exclude):
+        _refuse_second_route(app, settings.path, expected=2)
+    tap.own |= templates_of(app, METRICS_HANDLER)
+    for method, template in known_routes(app):
+        if not is_excluded(template, settings.exclude):
             observer.requests.expect(method, template)
     await observer.start()
     yield
@@ -100,19 +99,6 @@ async def _note_trace(request: web.Request, handler: Handler) -> web.StreamRespo
     if isinstance(request.protocol, MeasuredProtocol):
         request.protocol.trace_id = current_trace_id()
     return await handler(request)
-
-
-def _handler(observer: Observer) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def metrics(request: web.Request) -> web.Response:
-        """Answer a scrape."""
-        observer.collector.refresh()
-        accept = ",".join(request.headers.getall("Accept", ()))
-        names = request.query.getall("name[]", ())
-        body, content_type = scrape(observer.registry, accept, names)
-        return web.Response(body=body, headers={"Content-Type": content_type})
-
-    setattr(metrics, SCRAPE, True)
-    return metrics
 
 
 def _refuse_late(app: web.Application) -> None:

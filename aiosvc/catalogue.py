@@ -249,6 +249,35 @@ SCRAPES = MetricSpec(
     "Answers of the metrics endpoint, by HTTP status.",
     ("code",),
 )
+SCRAPES_IN_PROGRESS = MetricSpec(
+    "aiosvc_scrapes_in_progress",
+    "gauge",
+    "Scrapes being answered, this one included.",
+)
+SCRAPE_DURATION = MetricSpec(
+    "aiosvc_scrape_duration_seconds",
+    "summary",
+    "Time from a scrape's request to the last byte handed over.",
+)
+EXPOSITION_BYTES = MetricSpec(
+    "aiosvc_exposition_bytes",
+    "gauge",
+    "Size of the last whole scrape, before compression.",
+    merge="max",
+)
+EXPOSITION_ERRORS = MetricSpec(
+    "aiosvc_exposition_errors_total",
+    "counter",
+    "Times that a collector failed and its metrics were left out of a scrape.",
+    ("collector",),
+)
+SERIES = MetricSpec(
+    "aiosvc_series",
+    "gauge",
+    "Series of each family in the last whole scrape.",
+    ("family",),
+    merge="max",
+)
 LABEL_OVERFLOW = MetricSpec(
     "aiosvc_label_overflow_total",
     "counter",

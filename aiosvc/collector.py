@@ -7,20 +7,21 @@ a registry. Rule: counters outlive the application that counted them; its gauges
 
 import asyncio
 import logging
-import math
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from weakref import WeakKeyDictionary
 
 import aiohttp
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.utils import floatToGoString
 
 from aiosvc import catalogue
 from aiosvc.catalogue import CATALOGUE, MetricSpec
 from aiosvc.errors import ConfigError
-from aiosvc.readings import Distribution, Readings, Refreshed, Reporter
+from aiosvc.families import Handed, Layout, Row, buckets
+from aiosvc.readings import Distribution, Labels, Readings, Refreshed, Reporter
+from aiosvc.seriestext import Part
 from aiosvc.version import __version__
 
 __all__ = ["ServiceCollector", "collector_of"]
@@ -40,6 +41,7 @@ class ServiceCollector:
         self._moving = threading.Lock()
         self._errors: dict[str, int] = {}
         self._claims: dict[str, object] = {}
+        self._layouts: dict[tuple[MetricSpec, tuple[str, ...], tuple[Part, ...]], Layout] = {}
         self._extra: dict[MetricSpec, tuple[str, ...]] = {}
         self._build = (__version__, platform.python_version(), aiohttp.__version__)
 
@@ -97,6 +99,28 @@ class ServiceCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Give every family with what is known now; called by the registry at a scrape."""
+        for handed in self.series():
+            yield handed if isinstance(handed, Metric) else _metric(*handed)
+
+    def series(self) -> Iterator[Handed]:
+        """Give the same as `collect`, without making samples of it."""
+        readings = self._read()
+        for spec in CATALOGUE:
+            names = spec.labels + self._extra.get(spec, ())
+            if spec in readings.distributions:
+                yield from self._histograms(spec, names, readings.distributions[spec])
+            elif spec in readings.totals:
+                layout = self._layout(spec, names, (("_count", ()), ("_sum", ())))
+                totals = readings.totals[spec].items()
+                yield layout, [Row(labels, (t.count, t.sum)) for labels, t in totals]
+            elif spec in readings.numbers:
+                suffix = "_total" if spec.kind == "counter" and not spec.clashes else ""
+                layout = self._layout(spec, names, ((suffix, ()),))
+                numbers = readings.numbers[spec].items()
+                yield layout, [Row(labels, (number,)) for labels, number in numbers]
+        yield from readings.families.values()
+
+    def _read(self) -> Readings:
         readings = Readings()
         with self._moving:
             readings.absorb(self._retired)
@@ -109,14 +133,27 @@ class ServiceCollector:
         readings.number(catalogue.BUILD_INFO, 1, self._build)
         for where, count in list(self._errors.items()):
             readings.number(catalogue.INSTRUMENTATION_ERRORS, count, (where,))
-        for spec in CATALOGUE:
-            if (
-                spec in readings.numbers
-                or spec in readings.distributions
-                or spec in readings.totals
-            ):
-                yield _filled(spec, spec.labels + self._extra.get(spec, ()), readings)
-        yield from readings.families.values()
+        return readings
+
+    def _histograms(
+        self, spec: MetricSpec, names: tuple[str, ...], found: dict[Labels, Distribution]
+    ) -> Iterator[Handed]:
+        # One registry has one set of buckets for a metric; without series, any will do.
+        bounds = next(iter(found.values())).bounds if found else spec.buckets
+        rows = []
+        for labels, each in found.items():
+            below = tuple(accumulate(each.counts))
+            rows.append(Row(labels, (*below, below[-1], each.sum), each.exemplars))
+        yield self._layout(spec, names, buckets(bounds)), rows
+
+    def _layout(self, spec: MetricSpec, names: tuple[str, ...], parts: tuple[Part, ...]) -> Layout:
+        key = spec, names, parts
+        layout = self._layouts.get(key)
+        if layout is None:
+            family = _family(spec)
+            layout = Layout(family.name, spec.help, family.type, names, parts)
+            self._layouts[key] = layout
+        return layout
 
 
 _collectors: WeakKeyDictionary[CollectorRegistry, ServiceCollector] = WeakKeyDictionary()
@@ -152,27 +189,15 @@ def _family(spec: MetricSpec) -> Metric:
     return Metric(name, spec.help, spec.kind)
 
 
-def _filled(spec: MetricSpec, names: tuple[str, ...], readings: Readings) -> Metric:
-    family = _family(spec)
-    add = family.add_sample
-    for values, number in readings.numbers.get(spec, {}).items():
-        add(spec.name, dict(zip(names, values, strict=True)), number)
-    for values, total in readings.totals.get(spec, {}).items():
-        labels = dict(zip(names, values, strict=True))
-        add(f"{spec.name}_count", labels, total.count)
-        add(f"{spec.name}_sum", labels, total.sum)
-    for values, distribution in readings.distributions.get(spec, {}).items():
-        _add_histogram(family, dict(zip(names, values, strict=True)), distribution)
+def _metric(layout: Layout, rows: Iterable[Row]) -> Metric:
+    family = Metric(layout.name, layout.documentation, layout.type)
+    for row in rows:
+        labels = dict(zip(layout.labelnames, row.labels, strict=True))
+        exemplars = row.exemplars or {}
+        for place, ((suffix, extra), number) in enumerate(
+            zip(layout.parts, row.numbers, strict=True)
+        ):
+            name = layout.name + suffix
+            exemplar = exemplars.get(place)
+            family.add_sample(name, {**labels, **dict(extra)}, number, exemplar=exemplar)
     return family
-
-
-def _add_histogram(family: Metric, labels: dict[str, str], distribution: Distribution) -> None:
-    below = 0
-    bounds = (*distribution.bounds, math.inf)
-    for place, (bound, count) in enumerate(zip(bounds, distribution.counts, strict=True)):
-        below += count
-        le = floatToGoString(bound)  # type: ignore[no-untyped-call]
-        exemplar = distribution.exemplars.get(place)
-        family.add_sample(f"{family.name}_bucket", {**labels, "le": le}, below, exemplar=exemplar)
-    family.add_sample(f"{family.name}_count", labels, below)
-    family.add_sample(f"{family.name}_sum", labels, distribution.sum)

@@ -37,6 +37,10 @@ class Options(TypedDict, total=False):
     websocket_buckets: Iterable[float]
     exemplars: str
     slow: float
+    max_scrapes: int
+    scrape_timeout: float
+    scrape_slice: float
+    scrape_strict: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +120,27 @@ class Settings:
     slow: float = field(
         default=1.0, metadata={"help": "seconds from which a request is slow, for the exemplars"}
     )
+    max_scrapes: int = field(
+        default=16, metadata={"help": "scrapes in progress at most; one more is answered 503"}
+    )
+    scrape_timeout: float = field(
+        default=10.0,
+        metadata={
+            "help": "seconds that a scrape may take; a scraper's own timeout counts where it is "
+            "shorter"
+        },
+    )
+    scrape_slice: float = field(
+        default=0.002,
+        metadata={"help": "seconds of the event loop that a scrape takes at a time"},
+    )
+    scrape_strict: bool = field(
+        default=False,
+        metadata={
+            "help": "whether a collector that fails makes the scrape a 500; its metrics are left "
+            "out otherwise"
+        },
+    )
 
     @property
     def duration_bounds(self) -> tuple[float, ...]:
@@ -145,6 +170,10 @@ class Settings:
         _one_of("exemplars", self.exemplars, ("off", "all", "slow", "failed"))
         _seconds("slow", self.slow, at_least=0.0)
         _yes_or_no("response_start", self.response_start)
+        _whole("max_scrapes", self.max_scrapes, at_least=1)
+        _seconds("scrape_timeout", self.scrape_timeout, at_least=0.001)
+        _seconds("scrape_slice", self.scrape_slice, at_least=0.0001)
+        _yes_or_no("scrape_strict", self.scrape_strict)
         if self.path is not None:
             _path("path", self.path)
         _seconds("sample_interval", self.sample_interval, at_least=0.01)

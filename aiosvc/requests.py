@@ -20,7 +20,6 @@ from aiosvc.series import (
     EXCEPTION,
     OTHER,
     RouteSeries,
-    ScrapeSeries,
     SizedSeries,
     Snapshot,
     SocketSeries,
@@ -92,7 +91,6 @@ class RequestMetrics:
     def __init__(self, settings: Settings, labels: LabelPolicy) -> None:
         self.bad_requests = 0
         self.connections = 0
-        self.scrapes = ScrapeSeries()
         self.labels = labels
         self._settings = settings
         self._otel = settings.preset == "otel"
@@ -110,7 +108,6 @@ class RequestMetrics:
     def forget(self) -> None:
         """Start from zero, after what was counted went somewhere else."""
         self.bad_requests = self.connections = 0
-        self.scrapes = ScrapeSeries()
         self._routes.clear()
         self._sockets.clear()
         self._exceptions.clear()
@@ -198,8 +195,6 @@ class RequestMetrics:
             _report_socket(endpoint, socket, readings)
         for key, count in list(self._exceptions.items()):
             readings.number(catalogue.HTTP_EXCEPTIONS, count, key)
-        for code, count in list(self.scrapes.codes.items()):
-            readings.number(catalogue.SCRAPES, count, (str(code),))
         readings.number(catalogue.HTTP_BAD_REQUESTS, self.bad_requests)
         readings.number(catalogue.CONNECTIONS, self.connections)
         if self._in_flight is not None:

@@ -75,6 +75,8 @@ class Source:
         self.up: bool | None = None
         self.seconds = 0.0
         self.last_success: float | None = None
+        #: Set when the source has been read for the first time, well or not.
+        self.known = asyncio.Event()
         self._failures = 0
 
     def succeed(self, readings: Readings, seconds: float) -> None:
@@ -86,6 +88,7 @@ class Source:
         self.seconds = seconds
         self.last_success = time.time()
         self._failures = 0
+        self.known.set()
 
     def fail(self, error: BaseException | str, seconds: float) -> None:
         """Mark the source down; its last reading goes after `KEEP_FOR` failures in a row."""
@@ -95,6 +98,7 @@ class Source:
         self.up = False
         self.seconds = seconds
         self._failures += 1
+        self.known.set()
         if self._failures >= KEEP_FOR:
             self.readings = None
 
@@ -230,6 +234,7 @@ class Sampler:
         for source in self._sources.values():
             source.up = None
             source.readings = None
+            source.known.clear()
             if source.thread is not None:
                 source.thread.close()
 

@@ -25,7 +25,6 @@ __all__ = [
     "TIMEOUT",
     "NoSeries",
     "RouteSeries",
-    "ScrapeSeries",
     "SizedSeries",
     "Snapshot",
     "SocketSeries",
@@ -187,30 +186,6 @@ class SizedSeries(RouteSeries):
         self.sent_buckets[bisect_left(self.size_bounds, sent)] += 1
         super().finish(status, seconds, received, sent)
         self.left += 1
-
-
-class ScrapeSeries:
-    """Stands where a `RouteSeries` would, for an endpoint of ours: counts answers by status."""
-
-    __slots__ = ("codes", "received")
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.codes = {200: 0, 500: 0, 503: 0}
-
-    def finish(self, status: int, _seconds: float, _received: int, _sent: int) -> None:
-        """Count one answer."""
-        self.codes[status] = self.codes.get(status, 0) + 1
-
-    def started(self, _seconds: float) -> None:
-        """Take no notice of the headers."""
-
-    def upgraded(self, status: int) -> None:
-        """Count one answer."""
-        self.codes[status] = self.codes.get(status, 0) + 1
-
-    def fail(self, _reason: str) -> None:
-        """Take no notice: a scraper that leaves is not a failure of the service."""
 
 
 class NoSeries:

@@ -7,6 +7,7 @@ demo use this object and wire nothing themselves.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -18,6 +19,7 @@ from aiosvc.labels import LabelPolicy
 from aiosvc.readings import Readings
 from aiosvc.requests import CLASSIC_FAMILIES, OTEL_FAMILIES, RequestMetrics
 from aiosvc.sampling import Sampler
+from aiosvc.scrape import Scraper
 from aiosvc.sources.process import ProcessSource
 from aiosvc.sources.queues import QueueSource
 
@@ -30,6 +32,9 @@ LABELLED = (
     catalogue.HTTP_RESPONSE_START,
     catalogue.HTTP_FAILURES,
 )
+
+#: Seconds that a start may wait for the first sample of the process.
+FIRST_SAMPLE = 0.5
 
 Q = TypeVar("Q", bound="asyncio.Queue[Any]")
 
@@ -54,6 +59,7 @@ class Observer:
         for spec in LABELLED:
             self.collector.extend(spec, labels.names)
         self.requests = RequestMetrics(settings, labels)
+        self.scraper = Scraper(registry, settings)
         self.sampler = Sampler(
             interval=settings.sample_interval,
             timeout=settings.sample_timeout,
@@ -61,7 +67,7 @@ class Observer:
         )
         self._queues = QueueSource()
         # In a thread: it reads files, if quick ones, and an event loop is not to do that.
-        self.sampler.add_source("process", ProcessSource().read)
+        self._process = self.sampler.add_source("process", ProcessSource().read)
         self.sampler.add_source("queues", self._queues.read, on_loop=True)
 
     def watch_queue(self, queue: Q, *, name: str) -> Q:
@@ -87,11 +93,18 @@ class Observer:
         """Begin sampling on the running loop and be part of the registry's scrapes."""
         self.collector.attach(self.requests)
         self.collector.attach(self.sampler)
+        self.collector.attach(self.scraper)
         self.sampler.start()
+        # So that the first scrape has everything; a process that can't be read holds nobody up.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._process.known.wait(), FIRST_SAMPLE)
 
     async def stop(self) -> None:
         """Stop sampling; what was counted stays in the registry, gauges leave it."""
         await self.sampler.stop()
+        self.scraper.close()
         self.collector.retire(self.sampler)
+        self.collector.retire(self.scraper)
         self.collector.retire(self.requests)
         self.requests.forget()
+        self.scraper.forget()

@@ -19,7 +19,7 @@ from aiosvc.exemplars import trace_id_of_header
 from aiosvc.protocol import BAD_REQUEST, MeasuredProtocol, MeasuredServer, Result
 from aiosvc.readings import Labels
 from aiosvc.requests import METHODS, UNMATCHED, RequestMetrics
-from aiosvc.series import NoSeries, RouteSeries, ScrapeSeries
+from aiosvc.series import NoSeries, RouteSeries
 from aiosvc.templates import is_excluded, template_of
 
 __all__ = ["Tap"]
@@ -43,8 +43,8 @@ SERVER_ERROR: Final = 500
 #: Statuses whose responses have no body, whatever their Content-Length says.
 BODILESS: Final = frozenset({*range(100, 200), 204, 304})
 
-#: What a route's requests are counted in: its series, our own, or none at all.
-Series = RouteSeries | ScrapeSeries | NoSeries
+#: What a route's requests are counted in: its series, or none at all.
+Series = RouteSeries | NoSeries
 
 
 class Tap:
@@ -65,9 +65,7 @@ class Tap:
         self.nothing: asyncio.Future[None]
         self._app = app
         #: The templates of metrics endpoints, this application's and those of its sub-applications.
-        self.own: frozenset[str] = (
-            frozenset() if settings.path is None else frozenset({settings.path})
-        )
+        self.own: frozenset[str] = frozenset()
         self._exclude = settings.exclude
         self._exemplars = settings.exemplars
         self._slow = settings.slow
@@ -278,9 +276,7 @@ class Tap:
     def _find_series(self, request: web.Request, method: str, route: web.AbstractRoute) -> Series:
         series: Series
         template = template_of(self._app, request)
-        if template in self.own:
-            series = self.metrics.scrapes
-        elif is_excluded(template, self._exclude):
+        if template in self.own or is_excluded(template, self._exclude):
             series = NO_SERIES
         else:
             series = self.metrics.route(method, template)

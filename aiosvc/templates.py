@@ -6,7 +6,7 @@ own templates or `_unmatched`; nothing of the requested path is ever in it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from re import Pattern
 
 from aiohttp import web
@@ -15,7 +15,7 @@ from aiohttp.web_urldispatcher import PrefixedSubAppResource
 
 from aiosvc.requests import UNMATCHED
 
-__all__ = ["is_excluded", "known_routes", "template_of"]
+__all__ = ["is_excluded", "known_routes", "template_of", "templates_of"]
 
 
 def template_of(app: web.Application, request: web.Request) -> str:
@@ -39,14 +39,26 @@ def is_excluded(template: str, patterns: tuple[str, ...]) -> bool:
     )
 
 
-def known_routes(app: web.Application) -> Iterator[tuple[str, str, object]]:
-    """Yield method, template and handler of the routes that name their method, HEAD left out."""
-    router: AbstractRouter = app.router
-    if not isinstance(router, web.UrlDispatcher):
-        return  # a router of the user's own need not know its routes
-    for route in router.routes():
+def known_routes(app: web.Application) -> Iterator[tuple[str, str]]:
+    """Yield (method, template) of every route of *app* that names its method, HEAD left out."""
+    for route in _routes(app):
         if route.resource is not None and route.method not in ("*", "HEAD"):
-            yield route.method, route.resource.canonical, route.handler
+            yield route.method, route.resource.canonical
+
+
+def templates_of(app: web.Application, mark: str) -> set[str]:
+    """Return the templates of the routes whose handler has the attribute *mark*."""
+    return {
+        route.resource.canonical
+        for route in _routes(app)
+        if route.resource is not None and hasattr(route.handler, mark)
+    }
+
+
+def _routes(app: web.Application) -> Iterable[web.AbstractRoute]:
+    router: AbstractRouter = app.router
+    # A router of the user's own need not know its routes.
+    return router.routes() if isinstance(router, web.UrlDispatcher) else ()
 
 
 def _template_of_path(router: web.UrlDispatcher, path: str) -> str | None:

@@ -49,6 +49,10 @@ def test_defaults() -> None:
         "websocket_buckets": (),
         "exemplars": "off",
         "slow": 1.0,
+        "max_scrapes": 16,
+        "scrape_timeout": 10.0,
+        "scrape_slice": 0.002,
+        "scrape_strict": False,
     }
     assert dataclasses.asdict(ServeOptions()) == {
         "host": "127.0.0.1",

@@ -166,7 +166,7 @@ async def exemplars(traceparent: str | None, *paths: str, **options: Any) -> lis
         text = openmetrics(registry)
     return [
         sample.exemplar.labels["trace_id"]
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
         for sample in family.samples
         if sample.exemplar
     ]

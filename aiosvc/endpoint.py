@@ -1,0 +1,58 @@
+"""
+The metrics endpoint as an aiohttp handler, on the application's own port and on the admin port.
+
+Rule: decides nothing; the scraper does. A request's body is never read.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Final
+
+from aiohttp import web
+
+from aiosvc.scrape import ALLOW, Answer, Scraper
+
+__all__ = ["METRICS_HANDLER", "metrics_handler"]
+
+#: The attribute by which our handler is known, in whatever application it is.
+METRICS_HANDLER: Final = "aiosvc_metrics_handler"
+
+
+def metrics_handler(
+    scraper: Scraper, refresh: Callable[[], None]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Return a handler for any method; *refresh* is called before a scrape is answered."""
+
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        """Answer a scrape."""
+        accept = request.headers.getall("Accept", ())
+        if request.method == "GET":
+            refresh()
+            names = request.query.getall("name[]", ())
+            return await _send(request, await scraper.answer(request.headers, accept, names))
+        if request.method == "HEAD":
+            return await _send(request, scraper.head(accept))
+        if request.method == "OPTIONS":
+            return web.Response(status=204, headers={"Allow": ALLOW})
+        return await _send(request, scraper.not_allowed())
+
+    setattr(metrics, METRICS_HANDLER, True)
+    return metrics
+
+
+async def _send(request: web.Request, answer: Answer) -> web.StreamResponse:
+    async with aclosing(answer.body) as body:
+        first = await anext(body, b"")
+        second = await anext(body, None)
+        if second is None:
+            return web.Response(status=answer.status, headers=answer.headers, body=first)
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        async with asyncio.timeout(answer.seconds):
+            await response.prepare(request)
+            await response.write(first)
+            await response.write(second)
+            async for chunk in body:
+                await response.write(chunk)
+            await response.write_eof()
+        return response

@@ -1,0 +1,256 @@
+"""
+What collectors hand over at a scrape, and its text.
+
+Rule: knows no registry, and nothing of prometheus_client but its public `Metric`. Any collector has
+`collect()`, which makes a `Metric` of samples; that costs more than writing them does, so a
+collector that keeps plain numbers may have `series()` too, see `SeriesCollector`:
+
+    QUEUE = Layout("queue_depth", "Items ready.", "gauge", ("queue_name",), (("", ()),))
+    LAG = Layout("lag_seconds", "Lag.", "histogram", (), buckets((0.1, 1.0)))
+
+    class Queues:
+        def series(self):
+            yield QUEUE, [Row((name,), (depth,)) for name, depth in self.depths.items()]
+            yield LAG, [Row((), (3, 4, 4, 1.25))]  # cumulative: le 0.1, 1.0, +Inf; count, sum
+            yield from self.families_of_others     # a Metric may stand among them
+
+`series()` gives what `collect()` would, in the same order. A layout is made once and kept: the text
+of a row is found by its layout and label values, and written anew only where a number has changed.
+
+Theory of operation. A `CollectorText` keeps what the last scrape wrote: for a sample of a `Metric`
+the start of its line, for a row its lines and its numbers, packed, so that comparing them is one
+comparison of bytes. Each scrape keeps only what it has used, so a series that has gone is forgotten
+at the next scrape; and no more than `LIMIT` line starts.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from struct import Struct
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from prometheus_client import Metric
+from prometheus_client.core import Exemplar, Sample
+
+from aiosvc import seriestext
+from aiosvc.formats import Escaping, Format
+from aiosvc.seriestext import GROUPED, Lines, Part
+
+__all__ = ["CollectorText", "Handed", "Layout", "Row", "SeriesCollector", "buckets"]
+
+#: Line starts that are kept of one collector in one escaping; some 200 bytes each.
+LIMIT: Final = 200_000
+
+#: Samples or rows between two looks at the clock.
+STEP: Final = 64
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Layout:
+    """
+    What does not change about a family.
+
+    *name*, *documentation*, *type* and *unit* are as in prometheus_client's `Metric`: a counter's
+    name has no `_total`. Each series has one line for each of *parts*: what follows the family's
+    name there, and labels beside the series' own, which must be none of *labelnames*.
+    """
+
+    name: str
+    documentation: str
+    type: str
+    labelnames: tuple[str, ...]
+    parts: tuple[Part, ...]
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        for suffix, extra in self.parts:
+            if suffix in GROUPED:
+                raise ValueError(f"{self.name}: part {suffix!r} needs a Metric, from collect()")
+            clash = {name for name, _ in extra}.intersection(self.labelnames)
+            if clash:
+                raise ValueError(f"{self.name}: {', '.join(clash)} is a label and one of a part's")
+
+
+class Row(NamedTuple):
+    """
+    One series: a value for each label name, a number for each part, and exemplars by part.
+
+    *numbers* are ints or floats, a histogram's buckets cumulative.
+    """
+
+    labels: tuple[str, ...]
+    numbers: Sequence[float]
+    exemplars: Mapping[int, Exemplar] | None = None
+
+
+Handed: TypeAlias = Metric | tuple[Layout, Iterable[Row]]
+
+
+@runtime_checkable
+class SeriesCollector(Protocol):
+    """A collector that can hand over its series without making samples of them."""
+
+    def series(self) -> Iterable[Handed]:
+        """Give every family with what is known now, the same and in the same order as collect()."""
+
+
+def buckets(bounds: Iterable[float]) -> tuple[Part, ...]:
+    """Return the parts of a histogram: upper *bounds* without +Inf, +Inf, count and sum."""
+    les = [*map(seriestext.number, bounds), "+Inf"]
+    return (*(("_bucket", (("le", le),)) for le in les), ("_count", ()), ("_sum", ()))
+
+
+class CollectorText:
+    """The text of what one collector hands over, in one escaping of names."""
+
+    def __init__(self, escaping: Escaping) -> None:
+        self._escaping = escaping
+        self._starts: dict[object, bytes] = {}
+        self._laid_out: dict[Layout, _LayoutText] = {}
+
+    def pieces(
+        self, handed: Iterable[Handed], form: Format, names: Collection[str] | None = None
+    ) -> Iterator[bytes]:
+        """
+        Give the text of families; b"" where it may be paused. Raises what *handed* raises.
+
+        *form* has the escaping of this object. With *names* only samples of these names.
+        """
+        starts: dict[object, bytes] = {}
+        laid_out: dict[Layout, _LayoutText] = {}
+        for each in handed:
+            if isinstance(each, tuple):
+                layout, rows = each
+                text = self._laid_out.get(layout) or _LayoutText(layout, self._escaping)
+                laid_out[layout] = text
+                yield from text.pieces(rows, form, names)
+            else:
+                yield from self._sampled(each, form, names, starts)
+        if names is None:
+            self._starts = starts
+            self._laid_out = laid_out
+
+    def _sampled(
+        self,
+        family: Metric,
+        form: Format,
+        names: Collection[str] | None,
+        starts: dict[object, bytes],
+    ) -> Iterator[bytes]:
+        samples, unit = family.samples, family.unit
+        if names is not None:
+            samples = [sample for sample in samples if sample.name in names]
+            unit = ""  # as in prometheus_client's restricted families
+            if not samples:
+                return
+        yield seriestext.header(family.name, family.documentation, family.type, unit, form)
+        groups: dict[str, list[bytes]] = {}
+        grouped = {} if form.openmetrics else {family.name + suffix: suffix for suffix in GROUPED}
+        for place in range(0, len(samples), STEP):
+            lines = []
+            for sample in islice(samples, place, place + STEP):
+                if sample.native_histogram is not None:
+                    continue  # none of our formats can say it
+                line = self._start(sample, starts) + _rest(sample, family, form)
+                if sample.name in grouped:
+                    groups.setdefault(grouped[sample.name], []).append(line)
+                else:
+                    lines.append(line)
+            yield b"".join(lines)
+        for suffix, lines in sorted(groups.items()):
+            yield seriestext.group_header(family.name, family.documentation, suffix, form)
+            yield b"".join(lines)
+
+    def _start(self, sample: Sample, starts: dict[object, bytes]) -> bytes:
+        labels = sample.labels
+        key = (sample.name, *labels.items()) if labels else sample.name
+        start = self._starts.get(key) or starts.get(key)
+        if start is None:
+            text = seriestext.sample_start(sample.name, labels or {}, self._escaping)
+            start = seriestext.encode(text)
+        if len(starts) < LIMIT:
+            starts[key] = start
+        return start
+
+
+class _LayoutText:
+    """The text of one layout's rows."""
+
+    def __init__(self, layout: Layout, escaping: Escaping) -> None:
+        self._layout = layout
+        self._escaping = escaping
+        self._lines = Lines(layout.name, layout.labelnames, layout.parts, escaping)
+        self._pack = Struct(f"{len(layout.parts)}d").pack
+        self._rows: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
+
+    def pieces(
+        self, rows: Iterable[Row], form: Format, names: Collection[str] | None
+    ) -> Iterator[bytes]:
+        layout, known, pack = self._layout, self._rows, self._pack
+        unit, starts = layout.unit, None
+        if names is not None:
+            unit = ""
+            written = {layout.name + suffix for suffix, _ in layout.parts}
+            rows = list(rows)
+            if not rows or written.isdisjoint(names):
+                return
+            starts = seriestext.line_starts(written.intersection(names), self._escaping)
+        yield seriestext.header(layout.name, layout.documentation, layout.type, unit, form)
+        kept: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
+        texts = []
+        for labels, numbers, exemplars in rows:
+            packed = pack(*numbers)
+            row = known.get(labels)
+            if row is None or row[0] != packed:
+                row = packed, self._written(labels, numbers, row)
+            kept[labels] = row
+            text = row[1]
+            if exemplars and form.openmetrics:
+                text = seriestext.with_exemplars(text, exemplars, form.escaping)
+            if starts is not None:
+                text = seriestext.chosen_lines(text, starts)
+            texts.append(text)
+            if len(texts) == STEP:
+                yield b"".join(texts)
+                texts.clear()
+        yield b"".join(texts)
+        if names is None:
+            self._rows = kept
+
+    def _written(
+        self, labels: tuple[str, ...], numbers: Sequence[float], known: tuple[bytes, bytes] | None
+    ) -> bytes:
+        if known is not None and len(numbers) == 1:
+            return seriestext.rewritten(known[1], numbers[0])
+        if len(labels) != len(self._layout.labelnames):
+            raise ValueError(
+                f"{self._layout.name}: label values {labels} given; expected one for each of "
+                f"{self._layout.labelnames}"
+            )
+        return self._lines.write(labels, numbers)
+
+
+def _rest(sample: Sample, family: Metric, form: Format) -> bytes:
+    """Return what follows the start of a sample's line."""
+    text = seriestext.number(sample.value)
+    if form.openmetrics:
+        if sample.timestamp is not None:
+            text += f" {sample.timestamp}"
+        if sample.exemplar:
+            if not _may_have_exemplar(sample.name, family):
+                raise ValueError(
+                    f"{sample.name}: an exemplar on a {family.type}; expected it on a bucket or "
+                    "on a counter's _total"
+                )
+            text += seriestext.exemplar_text(sample.exemplar, form.escaping)
+    elif sample.timestamp is not None:
+        text += f" {int(float(sample.timestamp) * 1000):d}"
+    return seriestext.encode(text + "\n")
+
+
+def _may_have_exemplar(name: str, family: Metric) -> bool:
+    if family.type == "counter":
+        return name.endswith("_total")
+    if family.type == "histogram":
+        return name.endswith("_bucket") or name == family.name
+    return family.type == "gaugehistogram" and name.endswith("_bucket")

@@ -1,0 +1,293 @@
+"""The metrics endpoint: negotiation, sharing, limits, deadlines, failing collectors."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse, ClientSession, web
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry, Counter, Metric, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+import aiosvc
+
+Client = TestClient[web.Request, web.Application]
+
+
+@asynccontextmanager
+async def served(registry: CollectorRegistry, **options: Any) -> AsyncIterator[Client]:
+    """Serve an application on *registry* and give a client that does not unpack answers."""
+    app = web.Application()
+    aiosvc.setup(app, registry=registry, **options)
+    async with TestClient(TestServer(app), auto_decompress=False) as client:
+        yield client
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """Give a registry of its own to each test."""
+    return CollectorRegistry()
+
+
+def fill(registry: CollectorRegistry, series: int) -> Counter:
+    """Put a counter with many series into a registry."""
+    counter = Counter("many", "Many.", ["number"], registry=registry)
+    for number in range(series):
+        counter.labels(number).inc(number)
+    return counter
+
+
+async def read(answer: ClientResponse) -> str:
+    """Return an answer's text, unpacked where it is packed."""
+    body = await answer.read()
+    packed = answer.headers.get("Content-Encoding") == "gzip"
+    return (gzip.decompress(body) if packed else body).decode()
+
+
+def families(text: str) -> set[str]:
+    """Return the names of an OpenMetrics text's families, as a strict parser finds them."""
+    parsed = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    return {family.name for family in parsed}
+
+
+class Slow:
+    """A collector that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def describe(self) -> Iterator[Metric]:
+        """Give its names."""
+        yield Metric("slow", "Slow.", "gauge")
+
+    def collect(self) -> Iterator[Metric]:
+        """Give its family."""
+        self.asked += 1
+        family = Metric("slow", "Slow.", "gauge")
+        family.add_sample("slow", {}, self.asked)
+        yield family
+
+
+class Broken(Slow):
+    """A collector that fails half way."""
+
+    def describe(self) -> Iterator[Metric]:
+        """Give its names."""
+        yield Metric("broken", "Broken.", "gauge")
+
+    def collect(self) -> Iterator[Metric]:
+        """Give half of what it has."""
+        self.asked += 1
+        family = Metric("broken", "Broken.", "gauge")
+        family.add_sample("broken", {}, 1)
+        yield family
+        raise RuntimeError("half way" + "!" * 10_000)
+
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+
+
+async def test_the_format_that_was_asked_for(registry: CollectorRegistry) -> None:
+    """OpenMetrics and the text format, each with its content type, and Vary."""
+    fill(registry, 3)
+    async with served(registry) as client:
+        answer = await client.get("/metrics", headers={"Accept": OPENMETRICS})
+        text = await read(answer)
+        assert answer.content_type == "application/openmetrics-text"
+        assert answer.headers["Vary"] == "Accept, Accept-Encoding"
+        assert text.endswith("# EOF\n")
+        assert "many" in families(text)
+        plain = await client.get("/metrics", headers={"Accept": f"{OPENMETRICS};q=0,text/plain"})
+        assert plain.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_our_own_metrics_in_every_format(registry: CollectorRegistry) -> None:
+    """The endpoint's text is generate_latest's, line for line, also for what we export."""
+    async with served(registry) as client:
+        for _ in range(3):
+            await client.get("/metrics")
+            await client.get("/nowhere")
+        text = await (await client.get("/metrics", headers={"Accept-Encoding": "identity"})).text()
+        latest = generate_latest(registry).decode()
+
+    def still(exposition: str) -> list[str]:
+        moving = ("aiosvc_", "http_request_duration_seconds", "process_", "http_request_oldest")
+        return [line for line in exposition.splitlines() if line and not line.startswith(moving)]
+
+    assert still(text) == still(latest)
+
+
+@pytest.mark.parametrize("series", [0, 5_000, 40_000])
+async def test_gzip(registry: CollectorRegistry, series: int) -> None:
+    """A body that is small, one of several chunks, and a large one unpack to what they are."""
+    fill(registry, series)
+    async with served(registry) as client:
+        answer = await client.get("/metrics", headers={"Accept-Encoding": "gzip"})
+        assert answer.headers["Content-Encoding"] == "gzip"
+        body = gzip.decompress(await answer.read())
+        assert body.count(b"\nmany_total{") == series
+        refused = await client.get("/metrics", headers={"Accept-Encoding": "gzip;q=0"})
+        assert "Content-Encoding" not in refused.headers
+        assert (await refused.read()).count(b"\nmany_total{") == series
+
+
+async def test_methods(registry: CollectorRegistry) -> None:
+    """HEAD renders nothing, OPTIONS says what is allowed, and everything else is not."""
+    slow = Slow()
+    registry.register(slow)
+    async with served(registry) as client:
+        head = await client.head("/metrics")
+        assert (head.status, await head.read(), slow.asked) == (200, b"", 0)
+        assert head.content_type == "text/plain"
+        options = await client.options("/metrics")
+        assert (options.status, options.headers["Allow"]) == (204, "GET, HEAD, OPTIONS")
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            refused = await client.request(method, "/metrics", data=b"x" * 100)
+            assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+        assert (await client.get("/metrics/")).status == 200
+        assert slow.asked == 1
+
+
+async def test_names(registry: CollectorRegistry) -> None:
+    """name[] restricts the answer; names that nobody has give an empty one."""
+    fill(registry, 2)
+    async with served(registry) as client:
+        some = await read(await client.get("/metrics?name[]=many_total&name[]=active_connections"))
+        assert {line.split("{")[0].split(" ")[0] for line in some.splitlines()} == {
+            "#", "many_total", "active_connections",
+        }  # fmt: skip
+        none = await client.get("/metrics?name[]=nobody")
+        assert (none.status, await read(none)) == (200, "")
+
+
+async def test_one_failing_collector(
+    registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs its own families, whole; it is counted each time and logged once."""
+    registry.register(Broken())
+    registry.register(Slow())
+    async with served(registry) as client:
+        for _ in range(2):
+            answer = await client.get("/metrics", headers={"Accept": OPENMETRICS})
+            text = await read(answer)
+            assert answer.status == 200
+            assert "\nbroken" not in text
+            assert "\nslow" in text
+            assert text.endswith("# EOF\n")
+        text = await read(await client.get("/metrics"))
+    assert 'aiosvc_exposition_errors_total{collector="Broken"} 3.0' in text
+    assert len([r for r in caplog.records if "collector Broken failed" in r.getMessage()]) == 1
+
+
+async def test_strict_scrapes(registry: CollectorRegistry) -> None:
+    """With scrape_strict a failing collector makes the answer a 500."""
+    registry.register(Broken())
+    async with served(registry, scrape_strict=True) as client:
+        assert (await client.get("/metrics")).status == 500
+    other = CollectorRegistry()
+    fill(other, 10_000)
+    async with served(other, scrape_strict=True) as client:
+        body = gzip.decompress(await (await client.get("/metrics")).read())
+        assert body.count(b"\nmany_total{") == 10_000
+
+
+async def test_scrapes_at_once_share_one_gathering(registry: CollectorRegistry) -> None:
+    """Scrapes that overlap get the same body, and the collectors are asked once."""
+    slow = Slow()
+    registry.register(slow)
+    fill(registry, 30_000)
+    async with served(registry) as client:
+        answers = await asyncio.gather(*(client.get("/metrics") for _ in range(8)))
+        bodies = {await answer.read() for answer in answers}
+    assert {answer.status for answer in answers} == {200}
+    assert len(bodies) == 1
+    assert slow.asked == 1
+
+
+async def test_too_many_scrapes(registry: CollectorRegistry) -> None:
+    """One more than the limit is answered 503 at once, and the next one later is well."""
+    fill(registry, 60_000)
+    async with served(registry, max_scrapes=2) as client:
+        answers = await asyncio.gather(*(client.get("/metrics") for _ in range(5)))
+        assert sorted(answer.status for answer in answers) == [200, 200, 503, 503, 503]
+        [refused, *_] = [answer for answer in answers if answer.status == 503]
+        assert "2 scrapes are in progress" in await refused.text()
+        assert refused.headers["Retry-After"] == "1"
+        for answer in answers:
+            await answer.read()
+        text = gzip.decompress(await (await client.get("/metrics")).read()).decode()
+    assert 'aiosvc_scrapes_total{code="503"} 3.0' in text
+    assert 'aiosvc_scrapes_total{code="200"} 2.0' in text
+    assert "aiosvc_scrapes_in_progress 1.0" in text
+
+
+async def test_a_deadline(registry: CollectorRegistry) -> None:
+    """A scrape that is not ready before the scraper's own timeout is a 503, and not for ever."""
+    fill(registry, 60_000)
+    async with served(registry, scrape_strict=True) as client:
+        header = {"X-Prometheus-Scrape-Timeout-Seconds": "0.004"}
+        late = await client.get("/metrics", headers=header)
+        assert late.status == 503
+        assert "deadline" in await late.text()
+        assert (await client.get("/metrics")).status == 200
+        for odd in ("nan", "-1", "x", "inf", "1e999"):
+            header = {"X-Prometheus-Scrape-Timeout-Seconds": odd}
+            assert (await client.get("/metrics", headers=header)).status == 200
+
+
+async def test_scrapers_that_leave(registry: CollectorRegistry) -> None:
+    """Scrapers that leave half way leave nothing behind, and the next one is well."""
+    fill(registry, 60_000)
+    async with served(registry) as client:
+        url = client.make_url("/metrics")
+        before = {task for task in asyncio.all_tasks() if task.get_name() == "aiosvc scrape"}
+        for _ in range(20):
+            async with ClientSession(headers={"Accept-Encoding": "identity"}) as session:
+                answer = await session.get(url)
+                await answer.content.readany()
+                answer.close()
+        for _ in range(200):
+            text = await (await client.get("/metrics?name[]=aiosvc_scrapes_in_progress")).read()
+            if b"in_progress 1.0" in gzip.decompress(text):
+                break
+            await asyncio.sleep(0.02)
+        assert b"in_progress 1.0" in gzip.decompress(text)
+        left = {task for task in asyncio.all_tasks() if task.get_name() == "aiosvc scrape"}
+        assert left - before == set()
+
+
+async def test_the_loop_goes_on_during_a_scrape(registry: CollectorRegistry) -> None:
+    """While a large scrape is rendered the event loop has many turns."""
+    fill(registry, 100_000)
+    turns = 0
+    done = False
+
+    async def count() -> None:
+        nonlocal turns
+        while not done:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with served(registry) as client:
+        counting = asyncio.create_task(count())
+        await asyncio.sleep(0)
+        turns = 0
+        await (await client.get("/metrics")).read()
+        done = True
+        await counting
+    assert turns > 20
+
+
+async def test_it_measures_itself(registry: CollectorRegistry) -> None:
+    """Scrapes, their duration and size, and the series of each family are in the next scrape."""
+    fill(registry, 7)
+    async with served(registry) as client:
+        await client.get("/metrics")
+        text = gzip.decompress(await (await client.get("/metrics")).read()).decode()
+    assert 'aiosvc_series{family="many_total"} 7.0' in text
+    assert "aiosvc_scrape_duration_seconds_count 1.0" in text
+    size = next(line for line in text.splitlines() if line.startswith("aiosvc_exposition_bytes"))
+    assert float(size.split()[1]) > 1000
