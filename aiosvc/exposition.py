@@ -44,6 +44,7 @@ from prometheus_client.registry import Collector
 
 from aiosvc.clientmetrics import ClientFamily, collectors_of, is_readable, is_single_process
 from aiosvc.families import CollectorText, Handed, SeriesCollector
+from aiosvc.foreign import Given
 from aiosvc.formats import OPENMETRICS, TEXT, TEXT_1_0_0, Escaping, Format
 
 __all__ = ["Exposition", "OnError", "self_check"]
@@ -52,6 +53,8 @@ log = logging.getLogger("aiosvc")
 
 #: Is told which collector failed, by its class or the name of its metric, and how.
 OnError = Callable[[str, Exception], None]
+
+NOTHING: Final[Given] = {}
 
 #: Scrapes after which the text for an escaping that nobody asked for is dropped.
 IDLE_SCRAPES: Final = 16
@@ -80,16 +83,35 @@ class Exposition:
         self._renderer = _Renderer(registry, on_error or _log)
         self._trusted = _is_trusted()
 
-    def render(self, form: Format = TEXT, names: Iterable[str] | None = None) -> Iterator[bytes]:
+    def foreign(self, names: Iterable[str] | None = None) -> list[Any]:
+        """Return the collectors that are neither prometheus_client's nor have `series()`."""
+        if not self._trusted:
+            return []
+        chosen = None if names is None else frozenset(names)
+        return [
+            collector
+            for collector in collectors_of(self.registry, chosen) or ()
+            if not type(collector).__module__.startswith("prometheus_client.")
+            and not isinstance(collector, SeriesCollector)
+            and not is_readable(collector)
+        ]
+
+    def render(
+        self,
+        form: Format = TEXT,
+        names: Iterable[str] | None = None,
+        given: Given | None = None,
+    ) -> Iterator[bytes]:
         """
         Give the exposition in *form*, in chunks; b"" where there is nothing to send yet.
 
         With *names* only samples of these names, as `registry.restricted_registry(names)`, but in
-        the order of registration.
+        the order of registration. *given* is what collectors gave already, or how they failed, by
+        their ids; they are not asked again.
         """
         chosen = None if names is None else frozenset(names)
         if self._trusted:
-            return self._paced(self._renderer.pieces(form, chosen))
+            return self._paced(self._renderer.pieces(form, chosen, given or {}))
         return self._cut(form, chosen)
 
     def _paced(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -127,7 +149,9 @@ class _Renderer:
         self._kept: dict[int, _Kept] = {}
         self._scrapes = 0
 
-    def pieces(self, form: Format, names: frozenset[str] | None = None) -> Iterator[bytes]:
+    def pieces(
+        self, form: Format, names: frozenset[str] | None = None, given: Given = NOTHING
+    ) -> Iterator[bytes]:
         """Give the exposition in pieces of a fraction of a millisecond, some of them b""."""
         self._scrapes += 1
         collectors = collectors_of(self._registry, names)
@@ -139,7 +163,11 @@ class _Renderer:
             kept = self._kept.get(id(collector))
             if kept is None:
                 kept = self._kept[id(collector)] = _Kept(collector)
-            yield from self._collector(kept, form, names)
+            before = given.get(id(collector))
+            if isinstance(before, Exception):
+                self._failed(kept.name, before)
+            else:
+                yield from self._collector(kept, form, names, before)
         if form.openmetrics:
             yield b"# EOF\n"
         if names is None:
@@ -154,7 +182,11 @@ class _Renderer:
             yield from CollectorText(form.escaping).pieces([family], form)
 
     def _collector(
-        self, kept: "_Kept", form: Format, names: frozenset[str] | None
+        self,
+        kept: "_Kept",
+        form: Format,
+        names: frozenset[str] | None,
+        given: list[Metric] | None,
     ) -> Iterator[bytes]:
         family = kept.family(form.escaping, self._scrapes)
         if family is not None:
@@ -172,7 +204,7 @@ class _Renderer:
         text = kept.text(form.escaping, self._scrapes)
         held: list[bytes] = []
         try:
-            for piece in text.pieces(kept.handed(), form, names):
+            for piece in text.pieces(kept.handed() if given is None else given, form, names):
                 if piece:
                     held.append(piece)
                 yield b""

@@ -26,6 +26,7 @@ from aiosvc import catalogue
 from aiosvc.codings import Compressor, available, compressor
 from aiosvc.config import Settings
 from aiosvc.exposition import Exposition
+from aiosvc.foreign import ForeignCollectors, Given
 from aiosvc.formats import Format
 from aiosvc.negotiation import content_coding, negotiate
 from aiosvc.readings import Readings, Total
@@ -85,6 +86,7 @@ class Scraper:
         self._logged: set[str] = set()
         self._failures = 0
         self._compressing: ThreadPoolExecutor | None = None
+        self._foreign = ForeignCollectors()
 
     async def answer(
         self, headers: Mapping[str, str], accept: Iterable[str], names: Sequence[str] = ()
@@ -104,7 +106,7 @@ class Scraper:
         deadline = perf_counter() + self._limit(headers)
         gathering = self._gatherings.get(key)
         if gathering is None or not gathering.joinable:
-            gathering = self._gatherings[key] = _Gathering(self._chunks(key))
+            gathering = self._gatherings[key] = _Gathering(self._chunks(key, deadline))
             gathering.start(lambda: self._forget(key, gathering))
         reader = gathering.reader(deadline)
         self._numbers.in_progress += 1
@@ -142,6 +144,7 @@ class Scraper:
         """End the thread that compresses; scrapes in progress fail."""
         for gathering in list(self._gatherings.values()):
             gathering.cancel()
+        self._foreign.close()
         if self._compressing is not None:
             self._compressing.shutdown(wait=False)
             self._compressing = None
@@ -171,13 +174,16 @@ class Scraper:
             return limit
         return min(limit, wanted - MARGIN if wanted > 2 * MARGIN else wanted / 2)
 
-    async def _chunks(self, key: Key) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, key: Key, deadline: float) -> AsyncGenerator[bytes, None]:
         form, coding, names = key
         packed = None if coding == "identity" else compressor(coding)
         waiting: list[bytes] = []
         pending = 0
         failures = self._failures
-        async for chunk in self._rendered(form, names):
+        # A quarter of the time is left for everything else.
+        patience = 0.75 * max(0.0, deadline - perf_counter())
+        given = await self._foreign.ask(self._exposition.foreign(names), patience)
+        async for chunk in self._rendered(form, names, given):
             if packed is None and not self._settings.scrape_strict:
                 yield chunk
                 continue
@@ -193,11 +199,11 @@ class Scraper:
         yield rest if packed is None else rest + packed.flush()
 
     async def _rendered(
-        self, form: Format, names: frozenset[str] | None
+        self, form: Format, names: frozenset[str] | None, given: Given
     ) -> AsyncGenerator[bytes, None]:
         counted = self._series.begin() if names is None else None
         size = 0
-        for chunk in self._exposition.render(form, names):
+        for chunk in self._exposition.render(form, names, given):
             if chunk:
                 size += len(chunk)
                 if counted is not None:

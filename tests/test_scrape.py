@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -85,6 +86,26 @@ class Broken(Slow):
         family.add_sample("broken", {}, 1)
         yield family
         raise RuntimeError("half way" + "!" * 10_000)
+
+
+class Hanging(Slow):
+    """A collector that waits for its turn, as for a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def describe(self) -> Iterator[Metric]:
+        """Give its names."""
+        yield Metric("hanging", "Hanging.", "gauge")
+
+    def collect(self) -> Iterator[Metric]:
+        """Give its family when it may."""
+        self.asked += 1
+        self.go.wait(30)
+        family = Metric("hanging", "Hanging.", "gauge")
+        family.add_sample("hanging", {}, self.asked)
+        yield family
 
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -180,6 +201,42 @@ async def test_one_failing_collector(
         text = await read(await client.get("/metrics"))
     assert 'aiosvc_exposition_errors_total{collector="Broken"} 3.0' in text
     assert len([r for r in caplog.records if "collector Broken failed" in r.getMessage()]) == 1
+
+
+async def test_one_hanging_collector(registry: CollectorRegistry) -> None:
+    """It is not waited for beyond the deadline, not asked twice, and back when it answers."""
+    hanging = Hanging()
+    registry.register(hanging)
+    registry.register(Slow())
+    async with served(registry, scrape_timeout=0.4) as client:
+        for _ in range(2):
+            answer = await client.get("/metrics")
+            text = await read(answer)
+            assert answer.status == 200
+            assert "\nhanging" not in text
+            assert "\nslow" in text
+        assert hanging.asked == 1
+        hanging.go.set()
+        for _ in range(100):
+            if "\nhanging" in await read(await client.get("/metrics")):
+                break
+        else:
+            pytest.fail("it never came back")
+
+
+async def test_collectors_do_not_block_the_loop(registry: CollectorRegistry) -> None:
+    """A collector that takes its time runs in a thread, and the loop goes on."""
+    hanging = Hanging()
+    registry.register(hanging)
+    async with served(registry) as client:
+        asking = asyncio.create_task(client.get("/metrics"))
+        for _ in range(500):
+            if hanging.asked:
+                break
+            await asyncio.sleep(0.01)
+        assert (await client.get("/nowhere")).status == 404
+        hanging.go.set()
+        assert "\nhanging" in await read(await asking)
 
 
 async def test_strict_scrapes(registry: CollectorRegistry) -> None:
