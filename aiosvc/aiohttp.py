@@ -87,10 +87,11 @@ async def _observe(observer: Observer, tap: Tap, app: web.Application) -> AsyncI
     for method, template in known_routes(app):
         if not is_excluded(template, settings.exclude):
             observer.requests.expect(method, template)
+    tap.start()
     await observer.start()
     yield
     await observer.stop()
-    tap.forget()
+    tap.stop(observer.collect_late)
 
 
 @web.middleware

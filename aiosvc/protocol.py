@@ -66,7 +66,6 @@ Result = tuple[web.StreamResponse, bool] | None
 class Observed(Protocol):
     """Who is told what a protocol sees."""
 
-    in_progress: dict["MeasuredProtocol", web.BaseRequest]
     times_headers: bool
     #: A future that is done: what a writer awaits of its callback, at next to no cost.
     nothing: "asyncio.Future[None]"
@@ -138,7 +137,6 @@ class MeasuredProtocol(RequestHandler):
         "ended",  # when the request before was finished
         "fault",  # what made aiohttp answer by itself
         "file_bytes",  # that the kernel sent of a file by itself
-        "in_progress",
         "length",  # of the body as declared, STREAM where it is counted, None before the headers
         "observed",
         "open",  # whether the connection is counted as open
@@ -157,7 +155,6 @@ class MeasuredProtocol(RequestHandler):
     def __init__(self, observed: Observed, manager: web.Server, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self.observed = observed
-        self.in_progress = observed.in_progress
         self.arrived = self.begun = self.ended = 0.0
         self.client_left = self.server_left = self.open = self._eof = False
         self.file_bytes: int | None = None
@@ -285,7 +282,6 @@ class MeasuredProtocol(RequestHandler):
         if self.written_at_end is not None:
             self.written_at_end = 0
         request._payload_writer._on_headers_sent = self._on_headers  # type: ignore[attr-defined]
-        self.in_progress[self] = request
         try:
             result = await RequestHandler._handle_request(
                 self, request, start_time, request_handler
@@ -298,24 +294,26 @@ class MeasuredProtocol(RequestHandler):
 
     def _on_headers(self, _headers: Any) -> "asyncio.Future[None]":
         observed = self.observed
-        request = self.request
+        request: Any = self.request
         if request is not None:
-            writer: Any = request._payload_writer
-            if self.length is not None and writer.output_size:
-                self.fault = SECOND_RESPONSE
-                self.plain = False
-            elif self.length == STREAM:
-                pass  # the one before was never sent; this one is counted as it is written
-            elif writer.length is None or writer.chunked or self._current_request is not None:
-                # A stream: how much of it gets written is known only by counting.
-                self.length = STREAM
-                self.plain = False
-                writer.__class__ = MeasuredWriter
-            else:
+            writer = request._payload_writer
+            whole = writer.length is not None and not writer.chunked
+            if self.length is None and whole and self._current_request is None:
                 self.length = writer.length
+            else:
+                self._on_stream(writer)
             if observed.times_headers:
                 self.started = perf_counter() - self.begun
         return observed.nothing
+
+    def _on_stream(self, writer: Any) -> None:
+        if self.length is not None and writer.output_size:
+            self.fault = SECOND_RESPONSE
+        elif self.length != STREAM:
+            # How much of it gets written is known only by counting.
+            self.length = STREAM
+            writer.__class__ = MeasuredWriter
+        self.plain = False
 
     def _note_end(self) -> None:
         if self.written_at_end is None:

@@ -99,6 +99,12 @@ class Observer:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._process.known.wait(), FIRST_SAMPLE)
 
+    def collect_late(self) -> None:
+        """Keep what was counted after the stop, of a request that outlived its server."""
+        self.collector.attach(self.requests)
+        self.collector.retire(self.requests)
+        self.requests.forget()
+
     async def stop(self) -> None:
         """Stop sampling; what was counted stays in the registry, gauges leave it."""
         await self.sampler.stop()

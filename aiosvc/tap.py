@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import Any, Final
+from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD
@@ -59,7 +60,7 @@ class Tap:
     ) -> None:
         self.metrics = metrics
         self.open_connections = 0
-        self.in_progress: dict[MeasuredProtocol, web.BaseRequest] = {}
+        self._servers: WeakSet[MeasuredServer] = WeakSet()
         self.times_headers = settings.response_start
         #: A future that is done: what a writer awaits of its callback, at next to no cost.
         self.nothing: asyncio.Future[None]
@@ -72,6 +73,7 @@ class Tap:
         #: Whether a finished request needs more than its route's series.
         self._more = metrics.refined or self.times_headers or settings.exemplars != "off"
         self._on_error = on_error
+        self._late: Callable[[], None] | None = None
         self._by_route: dict[tuple[str, Any], Series] = {}
         metrics.watch(self)
 
@@ -80,12 +82,13 @@ class Tap:
         make_handler = self._app._make_handler
 
         def make_measured_handler(**kwargs: Any) -> web.Server:
-            server = make_handler(**kwargs)
+            server: Any = make_handler(**kwargs)
             server.__class__ = MeasuredServer
-            server.observed = self  # type: ignore[attr-defined]  # it is a MeasuredServer now
+            server.observed = self
             self.nothing = server._loop.create_future()
             self.nothing.set_result(None)
-            return server
+            self._servers.add(server)
+            return server  # type: ignore[no-any-return]  # a MeasuredServer now
 
         # In development mode an Application warns about attributes that it does not know.
         object.__setattr__(self._app, "_make_handler", make_measured_handler)
@@ -99,14 +102,19 @@ class Tap:
         """Count the end of a connection."""
         self.open_connections -= 1
 
-    def forget(self) -> None:
-        """Look every series up anew, after the metrics forgot theirs."""
+    def start(self) -> None:
+        """Count for metrics that are reported."""
+        self._late = None
+
+    def stop(self, late: Callable[[], None]) -> None:
+        """Look every series up anew, after the metrics forgot theirs; tell *late* of stragglers."""
         self._by_route.clear()
+        self._late = late
 
     def labels(self, *, otel: bool) -> list[Labels]:
         """Return the labels of the requests in progress that are counted."""
         found: list[Labels] = []
-        for request in list(self.in_progress.values()):
+        for _, request in self._in_progress():
             series = self._series(request)
             if not isinstance(series, RouteSeries):
                 continue
@@ -119,15 +127,17 @@ class Tap:
 
     def oldest(self) -> float:
         """Return the age in seconds of the oldest request in progress, 0.0 when there is none."""
-        for protocol, request in list(self.in_progress.items()):
-            if isinstance(self._series(request), RouteSeries):
-                return max(0.0, perf_counter() - protocol.begun)
-        return 0.0
+        begun = [
+            protocol.begun
+            for protocol, request in self._in_progress()
+            if isinstance(self._series(request), RouteSeries)
+        ]
+        return max(0.0, perf_counter() - min(begun)) if begun else 0.0
 
     def upgraded(self, protocol: MeasuredProtocol) -> None:
         """Move a request that was upgraded from the requests to the WebSockets."""
-        request: Any = self.in_progress.pop(protocol, None)
-        if request is None:
+        request: Any = protocol.request
+        if request is None or protocol.socket is not None:
             return
         try:
             series = self._series(request)
@@ -183,9 +193,19 @@ class Tap:
         except Exception as failure:  # noqa: BLE001 - the observer never breaks the observed
             self._on_error("request", failure)
         finally:
-            self.in_progress.pop(protocol, None)
             if not deferred:
                 protocol.request = protocol.response = None
+
+    def _in_progress(self) -> list[tuple[MeasuredProtocol, web.BaseRequest]]:
+        # Found among the connections at a scrape, so that no request has to be put on a list.
+        return [
+            (protocol, protocol.request)
+            for server in list(self._servers)
+            for protocol in server.connections
+            if isinstance(protocol, MeasuredProtocol)
+            and protocol.request is not None
+            and protocol.socket is None
+        ]
 
     def _settle(
         self, protocol: MeasuredProtocol, settle: Callable[[float], None], seconds: float
@@ -221,6 +241,9 @@ class Tap:
             series.fail(ending.reason)
         if ending.raised is not None and isinstance(series, RouteSeries):
             self.metrics.exception(series.endpoint, ending.raised)
+        if self._late is not None:
+            self._late()
+            self._by_route.clear()
 
     def _refined(
         self,
