@@ -1,5 +1,6 @@
 """aiosvc shows, in Prometheus, what an aiohttp service and its work queues are really doing."""
 
+from aiosvc.admin import AdminOptions, start_metrics_server
 from aiosvc.aiohttp import setup
 from aiosvc.config import Settings
 from aiosvc.errors import AiosvcError, BindError, ConfigError, ImportStringError
@@ -8,6 +9,7 @@ from aiosvc.service import Observer
 from aiosvc.version import __version__
 
 __all__ = [
+    "AdminOptions",
     "AiosvcError",
     "BindError",
     "ConfigError",
@@ -18,4 +20,5 @@ __all__ = [
     "Settings",
     "__version__",
     "setup",
+    "start_metrics_server",
 ]

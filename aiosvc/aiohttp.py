@@ -4,6 +4,7 @@ For aiohttp: `setup(app)` before the application starts, and it is observed whil
 Rule: what is wrong is said by `setup`, or when the application starts; never while it serves.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
@@ -14,11 +15,14 @@ from aiohttp.abc import AbstractRouter
 from aiohttp.typedefs import Handler
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from aiosvc.admin import AdminOptions, AdminServer, livez, readyz
 from aiosvc.config import Options, Settings, make
-from aiosvc.endpoint import METRICS_HANDLER, metrics_handler
+from aiosvc.endpoint import OWN_HANDLER, metrics_handler
 from aiosvc.errors import ConfigError
 from aiosvc.exemplars import current_trace_id
+from aiosvc.health import Health
 from aiosvc.protocol import MeasuredProtocol
+from aiosvc.scrape import Scraper
 from aiosvc.service import Observer
 from aiosvc.tap import Tap
 from aiosvc.templates import is_excluded, known_routes, templates_of
@@ -36,6 +40,7 @@ def setup(
     *,
     registry: CollectorRegistry = REGISTRY,
     settings: Settings | None = None,
+    admin: AdminOptions | None = None,
     **options: Unpack[Options],
 ) -> Observer:
     """
@@ -44,7 +49,8 @@ def setup(
     Call it before the application starts, or is added to another; sub-applications are measured
     with the application that they are in. *registry* is where the metrics go and what `/metrics`
     serves, your own metrics in it included. The options are the fields of `aiosvc.Settings`, given
-    one by one or as *settings*.
+    one by one or as *settings*. With *admin*, an `aiosvc.AdminOptions` that has a port, the metrics
+    and probes are served by a thread of their own too, which answers whatever the application does.
 
     A second call for the same application returns what the first one did, its options unread.
 
@@ -60,11 +66,14 @@ def setup(
         settings = make(Settings, options)
     elif options:
         raise ConfigError(f"setup: settings and {', '.join(options)} given; give one or the other")
+    admin = AdminOptions() if admin is None else admin
     _refuse_late(app)
     if settings.path is not None:
         _refuse_second_route(app, settings.path)
-    observer = Observer(registry, settings)
-    tap = Tap(app, observer.requests, settings, observer.collector.error)
+    observer = Observer(registry, settings, Health(live_timeout=admin.live_timeout))
+    # A server is made once all that starts with the application has started.
+    ready = observer.health.set_ready
+    tap = Tap(app, observer.requests, settings, observer.collector.error, ready)
     observer.count_connections(lambda: tap.open_connections)
     if settings.path is not None:
         handler = metrics_handler(observer.scraper, observer.collector.refresh)
@@ -72,7 +81,10 @@ def setup(
             app.router.add_route("*", path, handler)
     if settings.exemplars != "off":
         app.middlewares.append(_note_trace)
-    app.cleanup_ctx.append(partial(_observe, observer, tap))
+    # The first to start and the last to stop, so that the metrics outlive what they are about.
+    app.cleanup_ctx.insert(0, partial(_observe, observer, tap))
+    app.cleanup_ctx.insert(0, partial(_serve_admin, observer, admin))
+    app.on_shutdown.insert(0, partial(_drain, observer))
     tap.install()
     # In development mode an Application warns about attributes that it does not know.
     object.__setattr__(app, OBSERVER, observer)
@@ -83,15 +95,61 @@ async def _observe(observer: Observer, tap: Tap, app: web.Application) -> AsyncI
     settings = observer.settings
     if settings.path is not None:
         _refuse_second_route(app, settings.path, expected=2)
-    tap.own |= templates_of(app, METRICS_HANDLER)
+    _add_probes(app, observer)
+    if not settings.count_own:
+        tap.own |= templates_of(app, OWN_HANDLER)
     for method, template in known_routes(app):
-        if not is_excluded(template, settings.exclude):
+        if template not in tap.own and not is_excluded(template, settings.exclude):
             observer.requests.expect(method, template)
     tap.start()
     await observer.start()
+    observer.health.set_starting()
+    observer.health.watch_loop(asyncio.get_running_loop())
     yield
+    observer.health.forget_loop()
     await observer.stop()
     tap.stop(observer.collect_late)
+
+
+async def _serve_admin(
+    observer: Observer, options: AdminOptions, _app: web.Application
+) -> AsyncIterator[None]:
+    if options.admin_port is None:
+        yield
+        return
+    scraper = Scraper(observer.registry, observer.settings)  # of the admin server's own loop
+    server = AdminServer(
+        metrics_handler(scraper, observer.collector.refresh),
+        observer.health,
+        options,
+        on_error=observer.collector.error,
+    )
+    server.start()
+    observer.admin_url = server.url
+    log.info("the admin server is at %s", server.url)
+    observer.collector.attach(scraper)
+    yield
+    await asyncio.to_thread(server.stop)
+    observer.collector.retire(scraper)
+    observer.admin_url = None
+
+
+async def _drain(observer: Observer, _app: web.Application) -> None:
+    observer.health.set_draining()
+
+
+def _add_probes(app: web.Application, observer: Observer) -> None:
+    # Only now are all routes of the application known; one of its own is left in force.
+    if app.pre_frozen or not isinstance(app.router, web.UrlDispatcher):
+        return
+    taken = {resource.canonical for resource in app.router.resources()}
+    for path, handler in (
+        ("/livez", livez(observer.health)),
+        ("/readyz", readyz(observer.health)),
+    ):
+        setattr(handler, OWN_HANDLER, True)
+        if path not in taken:
+            app.router.add_get(path, handler)
 
 
 @web.middleware

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
+from aiosvc.admin import AdminOptions
 from aiosvc.aiohttp import setup
 from aiosvc.config import ServeOptions, Settings
 from aiosvc.demo.load import run_load
@@ -28,7 +29,7 @@ from aiosvc.version import __version__
 __all__ = ["main"]
 
 #: Every dataclass whose fields are options; a file may set those of all commands.
-KINDS = (ServeOptions, Settings, DemoOptions)
+KINDS = (ServeOptions, Settings, DemoOptions, AdminOptions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="serve a small shop that shows all of it")
-    add_flags(demo, ServeOptions, DemoOptions)
+    add_flags(demo, ServeOptions, DemoOptions, AdminOptions)
     demo.set_defaults(run=_demo)
 
     run = commands.add_parser(
@@ -80,14 +81,14 @@ def _parser() -> argparse.ArgumentParser:
         help="handed to a factory that takes an argument, as a list; those that begin with '-' "
         "after '--'",
     )
-    add_flags(run, ServeOptions, Settings)
+    add_flags(run, ServeOptions, Settings, AdminOptions)
     run.set_defaults(run=_run)
     return parser
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    serving, demo = read_options(arguments, (ServeOptions, DemoOptions), KINDS)
-    app = make_app(demo)
+    serving, demo, admin = read_options(arguments, (ServeOptions, DemoOptions, AdminOptions), KINDS)
+    app = make_app(demo, admin=admin)
     load_stops = asyncio.Event()
     load: list[asyncio.Task[object]] = []
 
@@ -111,14 +112,16 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    serving, settings = read_options(arguments, (ServeOptions, Settings), KINDS)
+    serving, settings, admin = read_options(
+        arguments, (ServeOptions, Settings, AdminOptions), KINDS
+    )
     found = import_target(arguments.target)
     observers: list[Observer] = []
 
     async def made() -> web.Application:
         given = [*arguments.arguments, *arguments.extra]
         app = await make_application(arguments.target, found, given)
-        observers.append(setup(app, settings=settings))
+        observers.append(setup(app, settings=settings, admin=admin))
         return app
 
     async def started(url: str) -> None:

@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
     sample_timeout: float
     max_endpoints: int
     exclude: Iterable[str]
+    count_own: bool
     labels: Mapping[str, LabelSource]
     preset: str
     buckets: Iterable[float]
@@ -72,6 +73,10 @@ class Settings:
             "help": "routes that no request metric counts, by template; '*' at the end stands for "
             "whatever follows"
         },
+    )
+    count_own: bool = field(
+        default=False,
+        metadata={"help": "whether requests to /metrics, /livez and /readyz count as requests too"},
     )
     labels: Mapping[str, LabelSource] = field(
         default_factory=dict,
@@ -170,6 +175,7 @@ class Settings:
         _one_of("exemplars", self.exemplars, ("off", "all", "slow", "failed"))
         _seconds("slow", self.slow, at_least=0.0)
         _yes_or_no("response_start", self.response_start)
+        _yes_or_no("count_own", self.count_own)
         _whole("max_scrapes", self.max_scrapes, at_least=1)
         _seconds("scrape_timeout", self.scrape_timeout, at_least=0.001)
         _seconds("scrape_slice", self.scrape_slice, at_least=0.0001)

@@ -13,10 +13,10 @@ from aiohttp import web
 
 from aiosvc.scrape import ALLOW, Answer, Scraper
 
-__all__ = ["METRICS_HANDLER", "metrics_handler"]
+__all__ = ["OWN_HANDLER", "metrics_handler"]
 
-#: The attribute by which our handler is known, in whatever application it is.
-METRICS_HANDLER: Final = "aiosvc_metrics_handler"
+#: The attribute by which our handlers are known, in whatever application they are.
+OWN_HANDLER: Final = "aiosvc_own_handler"
 
 
 def metrics_handler(
@@ -37,7 +37,7 @@ def metrics_handler(
             return web.Response(status=204, headers={"Allow": ALLOW})
         return await _send(request, scraper.not_allowed())
 
-    setattr(metrics, METRICS_HANDLER, True)
+    setattr(metrics, OWN_HANDLER, True)
     return metrics
 
 

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import os
 import tomllib
+import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -75,15 +76,21 @@ def read_options(
 
 
 def _make(kind: type, given: Mapping[str, Any], origins: Mapping[str, str]) -> Any:
-    types = typing.get_type_hints(kind)
+    hints = {name: _plain(hint) for name, hint in typing.get_type_hints(kind).items()}
     values = {}
     for field in dataclasses.fields(kind):
         if field.name in given:
             value = given[field.name]
             if isinstance(value, str):
-                value = _parse(value, types[field.name], origins[field.name])
+                value = _parse(value, hints[field.name], origins[field.name])
             values[field.name] = tuple(value) if isinstance(value, list) else value
     return make(kind, values)
+
+
+def _plain(hint: Any) -> Any:
+    """Return the type of an option that may be missing, or the type that it is anyway."""
+    kinds = [each for each in typing.get_args(hint) if each is not type(None)]
+    return kinds[0] if isinstance(hint, types.UnionType) and len(kinds) == 1 else hint
 
 
 def _parse(text: str, wanted: Any, origin: str) -> Any:
@@ -136,7 +143,7 @@ def _from_file(path: str | None) -> dict[str, Any]:
 
 
 def _metavar(kind: type, name: str) -> str:
-    wanted = typing.get_type_hints(kind)[name]
+    wanted = _plain(typing.get_type_hints(kind)[name])
     if wanted in (int, float):
         return "N"
     if wanted is bool:

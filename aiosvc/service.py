@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from aiosvc import catalogue
 from aiosvc.collector import collector_of
 from aiosvc.config import Settings
+from aiosvc.health import Health
 from aiosvc.labels import LabelPolicy
 from aiosvc.readings import Readings
 from aiosvc.requests import CLASSIC_FAMILIES, OTEL_FAMILIES, RequestMetrics
@@ -44,12 +45,17 @@ class Observer:
     What `aiosvc.setup` returns.
 
     `registry` is the prometheus_client registry that everything is in; `sampler` takes sources of
-    your own; `settings` are the options in force.
+    your own; `health` takes checks that /readyz asks; `settings` are the options in force;
+    `admin_url` is where the admin server is while it runs.
     """
 
-    def __init__(self, registry: CollectorRegistry, settings: Settings) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, settings: Settings, health: Health | None = None
+    ) -> None:
         self.registry = registry
         self.settings = settings
+        self.health = Health() if health is None else health
+        self.admin_url: str | None = None
         self.collector = collector_of(registry)
         labels = LabelPolicy(settings.labels, self.collector.error)
         self.collector.claim("request duration buckets", settings.duration_bounds)

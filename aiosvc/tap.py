@@ -57,6 +57,7 @@ class Tap:
         metrics: RequestMetrics,
         settings: Settings,
         on_error: Callable[[str, BaseException], None],
+        on_serving: Callable[[], None],
     ) -> None:
         self.metrics = metrics
         self.open_connections = 0
@@ -73,6 +74,7 @@ class Tap:
         #: Whether a finished request needs more than its route's series.
         self._more = metrics.refined or self.times_headers or settings.exemplars != "off"
         self._on_error = on_error
+        self._on_serving = on_serving
         self._late: Callable[[], None] | None = None
         self._by_route: dict[tuple[str, Any], Series] = {}
         metrics.watch(self)
@@ -88,6 +90,7 @@ class Tap:
             self.nothing = server._loop.create_future()
             self.nothing.set_result(None)
             self._servers.add(server)
+            self._on_serving()
             return server  # type: ignore[no-any-return]  # a MeasuredServer now
 
         # In development mode an Application warns about attributes that it does not know.

@@ -1,7 +1,11 @@
 """What `setup` does before and while an application runs."""
 
 import asyncio
+import socket
+import time
 from collections.abc import Awaitable, Callable
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from aiohttp import web
@@ -338,3 +342,96 @@ async def test_connections_are_counted_while_open(registry: CollectorRegistry) -
                 break
         assert "active_connections 1.0" in text
         assert "connections_total 21.0" in text
+
+
+async def test_probes_on_the_applications_port(registry: CollectorRegistry) -> None:
+    """/livez and /readyz answer, follow the checks and the drain, and are no requests."""
+    app = make_app()
+    observer = aiosvc.setup(app, registry=registry)
+    well = True
+    observer.health.add_check("database", lambda: well)
+    async with client_of(app) as client:
+        assert (await client.get("/livez")).status == 200
+        assert (await client.get("/readyz")).status == 200
+        well = False
+        refused = await client.get("/readyz")
+        assert (refused.status, "database" in await refused.text()) == (503, True)
+        well = True
+        observer.health.set_draining()
+        assert (await client.get("/readyz")).status == 503
+        text = await (await client.get("/metrics")).text()
+    assert "readyz" not in text
+
+
+async def test_probes_of_ones_own(registry: CollectorRegistry) -> None:
+    """An application that has its own probe keeps it, added before setup or after."""
+    app = web.Application()
+    app.router.add_get("/livez", hello)
+    aiosvc.setup(app, registry=registry)
+    app.router.add_get("/readyz", hello)
+    async with client_of(app) as client:
+        assert await (await client.get("/livez")).text() == "hello"
+        assert await (await client.get("/readyz")).text() == "hello"
+        text = await (await client.get("/metrics")).text()
+    assert 'endpoint="/livez"' in text
+
+
+async def test_our_endpoints_count_when_asked_to(registry: CollectorRegistry) -> None:
+    """With count_own, /metrics and the probes are requests like any other."""
+    app = make_app()
+    aiosvc.setup(app, registry=registry, count_own=True)
+    async with client_of(app) as client:
+        await client.get("/livez")
+        await client.get("/metrics")
+        text = await (await client.get("/metrics")).text()
+    for path in ("/livez", "/metrics"):
+        assert f'http_requests_total{{endpoint="{path}",method="GET",status="200"}} 1.0' in text
+
+
+async def test_the_admin_server(registry: CollectorRegistry) -> None:
+    """It is there while the application runs, answers while that is blocked, and says so."""
+    app = make_app()
+
+    async def block(_request: web.Request) -> web.Response:
+        time.sleep(1.5)  # noqa: ASYNC251 - the loop is to be blocked
+        return web.Response()
+
+    app.router.add_get("/block", block)
+    admin = aiosvc.AdminOptions(admin_port=0, live_timeout=0.3)
+    observer = aiosvc.setup(app, registry=registry, admin=admin)
+    seen: list[tuple[int, str, str]] = []
+
+    def ask() -> None:
+        url = observer.admin_url
+        while not seen or seen[-1][0] != 503:
+            try:
+                with urlopen(f"{url}/livez", timeout=5) as answer:
+                    live = answer.status, answer.read().decode()
+            except HTTPError as error:
+                live = error.code, error.read().decode()
+            with urlopen(f"{url}/metrics", timeout=5) as answer:
+                seen.append((*live, answer.read().decode()))
+
+    async with client_of(app) as client:
+        await client.get("/hello/a")
+        asking = asyncio.create_task(asyncio.to_thread(ask))
+        await asyncio.sleep(0.1)
+        await client.get("/block")
+        await asking
+    status, why, text = seen[-1]
+    assert (status, "blocked for" in why) == (503, True)
+    assert 'http_requests_total{endpoint="/hello/{name}",method="GET",status="200"} 1.0' in text
+    assert 'http_requests_in_progress{endpoint="/block",method="GET"} 1.0' in text
+    assert observer.admin_url is None
+
+
+async def test_an_admin_port_that_is_taken(registry: CollectorRegistry) -> None:
+    """The application does not start, and the error names the option."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        app = make_app()
+        aiosvc.setup(app, registry=registry, admin=aiosvc.AdminOptions(admin_port=port))
+        runner = web.AppRunner(app)
+        with pytest.raises(aiosvc.BindError, match=f"port {port} is taken.*admin_port"):
+            await runner.setup()
+        await runner.cleanup()

@@ -40,6 +40,7 @@ def test_defaults() -> None:
         "sample_timeout": 5.0,
         "max_endpoints": 500,
         "exclude": (),
+        "count_own": False,
         "labels": {},
         "preset": "classic",
         "buckets": (),

@@ -31,10 +31,10 @@ RANKS = [
     {"scrape"},
     {"templates", "service", "runner", "protocol", "endpoint"},
     {"endings"},
-    {"tap"},
+    {"tap", "admin"},
     {"aiohttp"},
     {""},
-    {"admin", "demo"},
+    {"demo"},
     {"cli"},
     {"__main__"},
 ]

@@ -72,15 +72,24 @@ def test_every_field_is_a_flag(kind: type, option: dataclasses.Field[Any]) -> No
         assert f"{option.metadata['help']} (default: {option.default})" in shown
 
 
+#: Options whose default says nothing of how they are written: as a flag, and in a file.
+WRITTEN = {
+    "exclude": ("/a,/b/*", '["/a", "/b/*"]'),
+    "labels": ("region=eu,zone=b", '{region = "eu", zone = "b"}'),
+    "auth_exempt": ("/livez,/readyz", '["/livez", "/readyz"]'),
+    "admin_port": ("9100", "9100"),
+}
+
+
 @pytest.mark.parametrize(("kind", "option"), FIELDS)
 def test_every_field_can_be_set_everywhere(
     kind: type, option: dataclasses.Field[Any], here: Path
 ) -> None:
     """The default of each field, written out, is accepted as flag, variable and key of a file."""
-    if option.name == "exclude":
-        text, toml = "/a,/b/*", '["/a", "/b/*"]'
-    elif option.name == "labels":
-        text, toml = "region=eu,zone=b", '{region = "eu", zone = "b"}'
+    if option.name in WRITTEN:
+        text, toml = WRITTEN[option.name]
+    elif option.default is None:
+        text, toml = "a text", '"a text"'
     elif option.default == ():
         text, toml = "0.1,0.5", "[0.1, 0.5]"
     else:

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from aiosvc.admin import AdminOptions
 from aiosvc.aiohttp import setup
 from aiosvc.demo.email import Mailer, SimulatedTransport
 from aiosvc.demo.orders import (
@@ -91,14 +92,17 @@ MAILER = web.AppKey("MAILER", Mailer)
 
 
 def make_app(
-    options: DemoOptions | None = None, *, registry: CollectorRegistry = REGISTRY
+    options: DemoOptions | None = None,
+    *,
+    registry: CollectorRegistry = REGISTRY,
+    admin: AdminOptions | None = None,
 ) -> web.Application:
     """
     Return the demo, instrumented, ready for any of aiohttp's runners.
 
     `options` are the defaults when None. `registry` gets all metrics, ours and the business's; apps
     on one registry share them. `options.load` is not acted on here: whoever listens knows the
-    address to send it to, see aiosvc.demo.load.
+    address to send it to, see aiosvc.demo.load. `admin` may add a port of its own for the metrics.
     """
     options = options or DemoOptions()
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY)
@@ -117,7 +121,7 @@ def make_app(
     store = OrderStore(capacity=max(_REMEMBERED_ORDERS, 2 * options.queue_size))
     app.add_routes(_Shop(store, mailer, metrics, options.drain_timeout).routes())
 
-    obs = setup(app, registry=registry)
+    obs = setup(app, registry=registry, admin=admin)
     obs.watch_queue(queue, name="email")
 
     async def work(_: web.Application) -> AsyncIterator[None]:

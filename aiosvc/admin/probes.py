@@ -1,0 +1,45 @@
+"""
+aiohttp handlers for /livez and /readyz, on the admin server and on an application's own port.
+
+Rule: 200 or 503 and a line that says why, in plain text. Rule: why a check failed may hold what is
+nobody else's business, so only the admin server tells it.
+"""
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from aiosvc.health import Health, Verdict
+
+__all__ = ["livez", "readyz"]
+
+
+def livez(health: Health) -> Handler:
+    """Return a handler that answers whether the service is alive."""
+
+    async def handle_livez(_request: web.Request) -> web.StreamResponse:
+        return _response(health.live(), reasons=False)
+
+    return handle_livez
+
+
+def readyz(health: Health, *, reasons: bool = False) -> Handler:
+    """Return a handler that answers whether the service is ready, and with *reasons* why not."""
+
+    async def handle_readyz(_request: web.Request) -> web.StreamResponse:
+        return _response(await health.ready(), reasons=reasons)
+
+    return handle_readyz
+
+
+def _response(verdict: Verdict, *, reasons: bool) -> web.Response:
+    lines = [verdict.reason]
+    for name, why in verdict.checks.items():
+        if why is None:
+            lines.append(f"[+] {name}")
+        else:
+            lines.append(f"[-] {name}: {why}" if reasons else f"[-] {name}")
+    return web.Response(
+        status=200 if verdict.ok else 503,
+        text="\n".join(lines) + "\n",
+        headers={"Cache-Control": "no-store"},
+    )
