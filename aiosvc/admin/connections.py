@@ -10,8 +10,9 @@ aiohttp's. Rule: whatever a client does or leaves undone, its connection ends wi
 * an answer that the client does not read: within the write timeout, counted from when it backed up.
 
 When there are as many connections as there may be, a new one takes the place of the one that has
-been silent longest, of those that never got an answer first. So a crowd of silent clients keeps
-nobody out; only where every connection is being answered is a new one turned away.
+been silent longest, of those that were never let in first; one whose password is still being looked
+at counts as silent. So a crowd of clients that are silent, or guess, keeps nobody out; only where
+every connection has a request that is being answered is a new one turned away.
 """
 
 import asyncio
@@ -48,10 +49,11 @@ class Connection(asyncio.Protocol):
         self.inside: asyncio.Protocol | None = None
         #: What says, of a connection that has just been made, whether its client may stay.
         self.is_welcome: Callable[[asyncio.BaseTransport], bool] | None = None
-        self.busy = False
+        self.busy = False  # whether there is a request to answer
+        self.admitted = False  # whether its sender was let in
         self.answering = False  # whether the answer's headers are written
         self.lasting = False  # whether the answer has no end
-        self.proven = False  # whether it was ever let in
+        self.proven = False  # whether anything was ever answered to somebody let in
         self.silent_since = connections.clock()
         self._connections = connections
         self._early = b""  # what came with the end of the handshake
@@ -72,12 +74,12 @@ class Connection(asyncio.Protocol):
         """Take note that a request's headers are complete; *lasting* if its answer has no end."""
         self.busy = self._idle = True
         self.lasting = lasting
-        self.answering = False
+        self.admitted = self.answering = False
 
-    def end(self, *, proven: bool) -> None:
-        """Take note that the request was answered, and whether its sender was let in."""
+    def end(self) -> None:
+        """Take note that the request was answered."""
         self.busy = False
-        self.proven = self.proven or proven
+        self.proven = self.proven or self.admitted
         self.silent_since = self._connections.clock()
         self._connections.ended(self)
 
@@ -190,11 +192,11 @@ class Connections:
         return False
 
     def displace(self) -> bool:
-        """End the connection that has been silent longest; say whether there was one."""
-        silent = [each for each in self._all if not each.busy]
-        if not silent:
+        """End the connection that can be spared most; say whether there was one."""
+        idle = [each for each in self._all if not (each.busy and each.admitted)]
+        if not idle:
             return False
-        longest = min(silent, key=lambda each: (each.proven, each.silent_since))
+        longest = min(idle, key=lambda each: (each.proven, each.silent_since))
         self._all.discard(longest)
         longest.cut()
         self.displaced += 1

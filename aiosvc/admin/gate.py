@@ -67,11 +67,10 @@ class Gate:
         async def handle(request: web.Request) -> web.StreamResponse:
             connection = CURRENT.get()
             connection.begin(lasting=page.lasting)
-            proven = False
             try:
                 response: web.StreamResponse | None = await self._refusal(page, request)
                 if response is None:
-                    proven = True
+                    connection.admitted = True
                     response = await self._asked(page, request, connection)
                 if request.body_exists and not response.prepared:
                     response.force_close()
@@ -81,7 +80,7 @@ class Gate:
                     await response.write_eof()
                 return response
             finally:
-                connection.end(proven=proven)
+                connection.end()
 
         return handle
 

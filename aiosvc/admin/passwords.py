@@ -53,7 +53,7 @@ class PasswordChecker:
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, None] = OrderedDict()
-        self._asked: dict[bytes, asyncio.Task[bool]] = {}
+        self._asked: dict[bytes, _Comparison] = {}
         self._decoys: dict[str, str] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiosvc admin passwords")
 
@@ -66,13 +66,12 @@ class PasswordChecker:
         if digest in self._right:
             self._right.move_to_end(digest)
             return known is not None
-        task = self._asked.get(digest)
-        if task is None:
-            task = asyncio.create_task(self._compare(digest, hashed, password))
-            self._asked[digest] = task
-            task.add_done_callback(lambda _: self._asked.pop(digest, None))
-        # Whoever else waits for the same answer must not lose it when this one leaves.
-        return await asyncio.shield(task) and known is not None
+        asked = self._asked.get(digest)
+        if asked is None:
+            asked = _Comparison(asyncio.create_task(self._compare(digest, hashed, password)))
+            self._asked[digest] = asked
+            asked.task.add_done_callback(lambda _: self._asked.pop(digest, None))
+        return await asked.wait() and known is not None
 
     def close(self) -> None:
         """End the thread, when it has finished what it does now."""
@@ -103,6 +102,24 @@ class PasswordChecker:
             digest = "".join(secrets.choice(BCRYPT_ALPHABET) for _ in range(DIGEST_LENGTH))
             decoy = self._decoys[prefix] = prefix + salt + digest
         return decoy
+
+
+class _Comparison:
+    """One comparison, and how many wait for it."""
+
+    def __init__(self, task: asyncio.Task[bool]) -> None:
+        self.task = task
+        self._waiting = 0
+
+    async def wait(self) -> bool:
+        """Return its result; when everybody who waited has left, it is not made at all."""
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self.task)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.task.cancel()
 
 
 def _is_right(hashed: str, password: bytes) -> bool:

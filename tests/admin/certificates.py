@@ -56,7 +56,8 @@ def client_context(
     authority: Authority, certificate: tuple[Path, Path] | None = None
 ) -> ssl.SSLContext:
     """Return a client's context that trusts *authority* and shows *certificate*."""
-    context = ssl.create_default_context(cafile=str(authority.path))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(str(authority.path))
     if certificate is not None:
         context.load_cert_chain(*map(str, certificate))
     return context

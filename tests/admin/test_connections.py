@@ -201,7 +201,7 @@ def test_between_requests(some: Fixture) -> None:
     connection, _ = some.open()
     connection.begin()
     some.clock.now += 1000
-    connection.end(proven=True)
+    connection.end()
     assert not some.overdue(connection, 65)
     connection.data_received(b"GET")
     assert not some.overdue(connection, 10)
@@ -214,7 +214,7 @@ def test_half_a_pipelined_request(some: Fixture) -> None:
     connection.begin()
     connection.data_received(b"GET")
     some.clock.now += 1000
-    connection.end(proven=True)
+    connection.end()
     assert not some.overdue(connection, 10)
     assert some.overdue(connection, 0.1)
 
@@ -226,7 +226,7 @@ def test_slow_reader(some: Fixture, busy: bool) -> None:
     connection.begin()
     transport.backlog = 5
     if not busy:
-        connection.end(proven=True)
+        connection.end()
     assert not some.overdue(connection, 0)
     assert not some.overdue(connection, 60)
     transport.backlog = 1  # it reads, but too little of it
@@ -269,7 +269,8 @@ def test_room_for_one_more(some: Fixture) -> None:
     """When all places are taken, the one that was silent longest goes, the unproven first."""
     proven, proven_transport = some.open()
     proven.begin()
-    proven.end(proven=True)
+    proven.admitted = True
+    proven.end()
     some.clock.now += 5
     old, old_transport = some.open()
     some.clock.now += 1
@@ -277,7 +278,9 @@ def test_room_for_one_more(some: Fixture) -> None:
     for transport in (old_transport, young_transport, proven_transport):
         assert some.all.make_room()
         assert transport.aborted
-        some.open()[0].begin()
+        newcomer, _ = some.open()
+        newcomer.begin()
+        newcomer.admitted = True
     assert some.all.displaced == 3
     assert old is not young
 
@@ -287,11 +290,24 @@ def test_no_room(some: Fixture) -> None:
     connections = [some.open()[0] for _ in range(3)]
     for connection in connections:
         connection.begin()
+        connection.admitted = True
     assert some.all.busy == 3
     assert not some.all.make_room()
     assert some.all.turned_away == 1
-    connections[1].end(proven=False)
+    connections[1].end()
     assert some.all.make_room()
+
+
+def test_guesses_make_room(some: Fixture) -> None:
+    """Who asks and was not let in yet makes room for one more, the oldest first."""
+    transports = []
+    for _ in range(3):
+        connection, transport = some.open()
+        connection.begin()
+        transports.append(transport)
+        some.clock.now += 1
+    assert some.all.make_room()
+    assert [transport.aborted for transport in transports] == [True, False, False]
 
 
 def test_drain(some: Fixture) -> None:
@@ -311,7 +327,7 @@ def test_drain(some: Fixture) -> None:
     some.all.drain()
     cut, closed, untouched = (True, True), (True, False), (False, False)
     assert seen() == [cut, closed, untouched, cut]
-    busy.end(proven=True)
+    busy.end()
     assert seen() == [cut, closed, closed, cut]
     some.all.cut_all()
     assert seen() == [cut, cut, cut, cut]

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 from aiohttp import web
 from processes import DEADLINE, REPOSITORY
@@ -21,8 +22,8 @@ from aiosvc.admin import AdminServer
 from aiosvc.admin.connections import Connections
 
 from .certificates import Authority, client_context
-from .servers import BODY, ask, connect, drained, running, wait_for
-from .test_webconfig import TLS
+from .servers import BODY, ask, basic, connect, drained, running, wait_for
+from .test_webconfig import HASH, TLS
 
 HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Half"
 
@@ -194,6 +195,27 @@ def test_all_places_are_busy() -> None:
             assert drained(sock).startswith(b"HTTP/1.1 200 OK")
         wait_for(lambda: len(connections(server)) == 0, "there is room again")
         assert ask(server).text == BODY
+
+
+def test_crowd_that_guesses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While every place is taken by a guess that bcrypt has not got to, who is known gets in."""
+    release = threading.Event()
+    path = tmp_path / "web.yml"
+    path.write_text(f"basic_auth_users:\n  dave: {HASH}\n")
+    with running(web_config=str(path), admin_connections=20) as server, ExitStack() as stack:
+        dave = basic("dave", "dave123")
+        assert ask(server, headers=dave).status == 200
+        monkeypatch.setattr(bcrypt, "checkpw", lambda *_: release.wait(DEADLINE) and False)
+        for number in range(60):
+            guess = basic("dave", f"guess{number}")["Authorization"].encode()
+            sock = stack.enter_context(connect(server))
+            sock.sendall(
+                b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: " + guess + b"\r\n\r\n"
+            )
+        wait_for(lambda: connections(server).busy == 20, "all places are taken by guesses")
+        assert ask(server, headers=dave).text == BODY
+        assert connections(server).turned_away == 0
+        release.set()
 
 
 def test_displaced_handshake(pems: Path, authority: Authority) -> None:

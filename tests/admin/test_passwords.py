@@ -194,3 +194,31 @@ async def test_asker_that_leaves(passwords: PasswordChecker) -> None:
     await asyncio.sleep(0)
     leaving.cancel()
     assert await staying
+
+
+async def test_askers_that_all_leave(
+    passwords: PasswordChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody waits for any more is not compared, so a crowd that left costs nothing."""
+    begun, release = threading.Event(), threading.Event()
+    asked: list[bytes] = []
+
+    def check(password: bytes, _hashed: bytes) -> bool:
+        asked.append(password)
+        begun.set()
+        release.wait(DEADLINE)
+        return False
+
+    monkeypatch.setattr(bcrypt, "checkpw", check)
+    guesses = [f"guess{n}".encode() for n in range(500)]
+    crowd = [asyncio.create_task(passwords.is_right(USERS, b"alice", each)) for each in guesses]
+    assert await asyncio.to_thread(begun.wait, DEADLINE)
+    for each in crowd:
+        each.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    latecomer = asyncio.create_task(passwords.is_right(USERS, b"alice", b"late"))
+    await asyncio.sleep(0)
+    release.set()
+    assert not await latecomer
+    assert asked == [b"guess0", b"late"]
+    assert passwords._asked == {}

@@ -1,9 +1,13 @@
 """Web configuration files: those that Prometheus's exporters take, and those that they refuse."""
 
+import contextlib
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aiosvc.admin import AdminOptions, AdminServer
 from aiosvc.admin.tlsnames import CIPHERS, CURVES
@@ -291,3 +295,32 @@ def test_notes(content: str, note: str) -> None:
 def test_files_that_exporters_take(content: str) -> None:
     """These are taken without a word."""
     assert parse(content).notes == ()
+
+
+KEYS_AND_VALUES = st.sampled_from(
+    ["tls_server_config", "cert_file", "key", "cipher_suites", "client_auth_type", "min_version"]
+    + ["http_server_config", "headers", "http2", "basic_auth_users", "rate_limit", "interval"]
+    + ["burst", "bearer_token", "auth_exempt", "/livez", "TLS12", "1s", "-1", "", "x" * 60, HASH]
+)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_bytes(content: bytes) -> None:
+    """Whatever is in the file, it is read or refused, and nothing else."""
+    with contextlib.suppress(ConfigError):
+        parse_web_config(content, Path())
+
+
+@given(
+    st.recursive(
+        KEYS_AND_VALUES | st.text(max_size=5) | st.integers() | st.booleans() | st.none(),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(KEYS_AND_VALUES, inner, max_size=5)
+        ),
+        max_leaves=20,
+    )
+)
+def test_any_structure(content: object) -> None:
+    """However keys and values are mixed up, the file is read or refused, and nothing else."""
+    with contextlib.suppress(ConfigError):
+        parse_web_config(json.dumps(content).encode(), Path())
