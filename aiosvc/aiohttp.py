@@ -117,7 +117,7 @@ async def _serve_admin(
     if options.admin_port is None:
         yield
         return
-    scraper = Scraper(observer.registry, observer.settings)  # of the admin server's own loop
+    scraper = Scraper(observer.registry, observer.settings, aside=True)
     server = AdminServer(
         metrics_handler(scraper, observer.collector.refresh),
         observer.health,

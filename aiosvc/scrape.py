@@ -45,6 +45,8 @@ LEAD: Final = 8
 BLOCK: Final = 131_072
 #: Bytes from which compressing goes to a thread; less takes a fraction of a millisecond.
 INLINE: Final = 16_384
+#: Seconds for which a scrape beside the service lets go of the interpreter, between two slices.
+PAUSE: Final = 0.0005
 #: Seconds of a scraper's own timeout that are left for the way back.
 MARGIN: Final = 0.5
 
@@ -75,10 +77,16 @@ class _Numbers:
 
 
 class Scraper:
-    """Answers scrapes of one registry on one event loop; a reporter for the collector."""
+    """
+    Answers scrapes of one registry on one event loop; a reporter for the collector.
 
-    def __init__(self, registry: Collector, settings: Settings) -> None:
+    *aside* says that the loop is not the service's: then the service's thread gets the interpreter
+    between two slices, for which it would have to wait otherwise.
+    """
+
+    def __init__(self, registry: Collector, settings: Settings, *, aside: bool = False) -> None:
         self._settings = settings
+        self._pause = PAUSE if aside else 0.0
         self._exposition = Exposition(registry, on_error=self._failed, budget=settings.scrape_slice)
         self._gatherings: dict[Key, _Gathering] = {}
         self._numbers = _Numbers()
@@ -209,7 +217,7 @@ class Scraper:
                 if counted is not None:
                     counted.feed(chunk)
                 yield chunk
-            await asyncio.sleep(0)  # the loop has its turn between two slices
+            await asyncio.sleep(self._pause)  # the loop has its turn between two slices
         if counted is not None:
             counted.end()
             self._numbers.size = size

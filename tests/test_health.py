@@ -39,9 +39,16 @@ class Elsewhere:
     def stop(self) -> None:
         """End the loop and close it."""
         if self.thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._end_tasks(), self.loop).result(DEADLINE)
             self.loop.call_soon_threadsafe(self.loop.stop)
             self.thread.join(DEADLINE)
         self.loop.close()
+
+    async def _end_tasks(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.fixture

@@ -55,8 +55,12 @@ def test_https(pems: Path, authority: Authority) -> None:
         assert (reply.status, reply.text) == (200, BODY)
 
 
-def test_inline_certificate(pems: Path, authority: Authority) -> None:
+def test_inline_certificate(
+    pems: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Certificate, key and authority may be written out in the file; no copy of them is left."""
+    (pems / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(pems / "temporary"))
     (pems / "web.yml").write_text(
         "tls_server_config:\n  client_auth_type: VerifyClientCertIfGiven\n"
         + "".join(
@@ -72,7 +76,7 @@ def test_inline_certificate(pems: Path, authority: Authority) -> None:
     with running(web_config=str(pems / "web.yml")) as server:
         good = client_context(authority, authority.issue("inline-client"))
         assert ask(server, context=good).status == 200
-        assert list(Path(tempfile.gettempdir()).glob("aiosvc-*")) == []
+        assert list((pems / "temporary").iterdir()) == []
 
 
 def test_plain_http_to_the_https_port(pems: Path) -> None:
