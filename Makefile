@@ -39,7 +39,12 @@ type: $(READY)  ## Check types
 
 check: lint type test  ## Everything that must hold before a change lands
 
-bench: $(READY)  ## Measure what it costs
+bench: $(READY)  ## Measure what it costs, beside its peers
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python --group bench; \
+	else \
+		$(BIN)/python -m pip install --quiet --group bench; \
+	fi
 	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each; done
 
 docs: $(READY)  ## Check that the examples in README and docs/ run
