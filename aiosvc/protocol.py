@@ -138,6 +138,7 @@ class MeasuredProtocol(RequestHandler):
         "fault",  # what made aiohttp answer by itself
         "file_bytes",  # that the kernel sent of a file by itself
         "length",  # of the body as declared, STREAM where it is counted, None before the headers
+        "nothing",  # what `_on_headers` gives to be awaited
         "observed",
         "open",  # whether the connection is counted as open
         "plain",  # whether nothing but a response of known length was seen so far
@@ -155,6 +156,7 @@ class MeasuredProtocol(RequestHandler):
     def __init__(self, observed: Observed, manager: web.Server, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self.observed = observed
+        self.nothing = observed.nothing
         self.arrived = self.begun = self.ended = 0.0
         self.client_left = self.server_left = self.open = self._eof = False
         self.file_bytes: int | None = None
@@ -276,8 +278,7 @@ class MeasuredProtocol(RequestHandler):
         begun = self.arrived
         # A pipelined request came in while its predecessor was handled; its turn is now.
         self.begun = begun if begun > self.ended else perf_counter()
-        self.fault = self.length = self.response = self.file_bytes = None
-        self.plain = True
+        self.length = None
         self.request = request
         if self.written_at_end is not None:
             self.written_at_end = 0
@@ -292,6 +293,11 @@ class MeasuredProtocol(RequestHandler):
         self.observed.finished(self, request, result, None)
         return result
 
+    def forget_request(self) -> None:
+        """Forget what was noted of a request that was not plain, before the next one."""
+        self.fault = self.file_bytes = None
+        self.plain = True
+
     def _on_headers(self, _headers: Any) -> "asyncio.Future[None]":
         observed = self.observed
         request: Any = self.request
@@ -304,7 +310,7 @@ class MeasuredProtocol(RequestHandler):
                 self._on_stream(writer)
             if observed.times_headers:
                 self.started = perf_counter() - self.begun
-        return observed.nothing
+        return self.nothing
 
     def _on_stream(self, writer: Any) -> None:
         if self.length is not None and writer.output_size:

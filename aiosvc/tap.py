@@ -160,17 +160,18 @@ class Tap:
     ) -> None:
         """Count a request, with its result or with what it raised."""
         now = protocol.ended = perf_counter()
-        deferred = False
         try:
             try:
                 series = self._by_route[request._method, request._match_info._route]
             except (AttributeError, KeyError):  # no match was tried; or it is a new one
                 series = self._series(request)
             response: Any = None
-            if protocol.plain and result is not None and not result[1]:
-                response = result[0]
-            body = response._body if WHOLE[type(response)] else NO_BODY
-            if protocol.length is not None and (body is None or type(body) is bytes):
+            body: Any = NO_BODY
+            if protocol.plain and protocol.length is not None and result is not None:
+                response, reset = result
+                if not reset and WHOLE[type(response)]:
+                    body = response._body
+            if type(body) is bytes or body is None:
                 # The usual request: a response in one piece, of which all was written.
                 status: int = response._status
                 if body is None or status in BODILESS or request._method == "HEAD":
@@ -182,22 +183,28 @@ class Tap:
                 if self._more:
                     ending = Ending(now - protocol.begun, status, sent)
                     series = self._refined(protocol, request, result, series, ending)
-                if request._payload is EMPTY_PAYLOAD:
+                payload = request._payload
+                if payload is EMPTY_PAYLOAD:
                     series.finish(status, now - protocol.begun, 0, sent)
+                elif payload._eof and payload.total_compressed_bytes is None:
+                    series.finish(status, now - protocol.begun, payload.total_bytes, sent)
                 else:
                     received = self._received(protocol, request, series)
                     series.finish(status, now - protocol.begun, received, sent)
             elif protocol.is_undecided():
-                deferred = True
                 settle = partial(self._ended, protocol, request, result, error, series)
-                protocol.deferred = partial(self._settle, protocol, settle, now - protocol.begun)
+                seconds = now - protocol.begun
+                protocol.deferred = partial(
+                    self._settle, protocol, protocol.response, settle, seconds
+                )
             else:
                 self._ended(protocol, request, result, error, series, now - protocol.begun)
+                protocol.forget_request()
         except Exception as failure:  # noqa: BLE001 - the observer never breaks the observed
+            protocol.forget_request()
             self._on_error("request", failure)
         finally:
-            if not deferred:
-                protocol.request = protocol.response = None
+            protocol.request = protocol.response = None
 
     def _in_progress(self) -> list[tuple[MeasuredProtocol, web.BaseRequest]]:
         # Found among the connections at a scrape, so that no request has to be put on a list.
@@ -211,8 +218,13 @@ class Tap:
         ]
 
     def _settle(
-        self, protocol: MeasuredProtocol, settle: Callable[[float], None], seconds: float
+        self,
+        protocol: MeasuredProtocol,
+        response: Any,
+        settle: Callable[[float], None],
+        seconds: float,
     ) -> None:
+        protocol.response = response
         try:
             settle(seconds)
         except Exception as failure:  # noqa: BLE001 - the observer never breaks the observed
