@@ -88,6 +88,8 @@ class Listener:
                 self._begin(sock)
             else:
                 sock.close()
+            # Those that were accepted have their turn before the next one may displace them.
+            await asyncio.sleep(0)
 
     def _begin(self, sock: socket.socket) -> None:
         connection = self._connections.add()

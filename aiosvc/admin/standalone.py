@@ -17,6 +17,7 @@ from aiosvc.admin.server import AdminServer
 from aiosvc.config import Settings, make
 from aiosvc.endpoint import metrics_handler
 from aiosvc.health import Health
+from aiosvc.scrape import Scraper
 from aiosvc.service import Observer
 
 __all__ = ["MetricsServer", "start_metrics_server"]
@@ -31,12 +32,13 @@ class MetricsServer:
     into a server, which has `shutdown`, and a thread.
     """
 
-    def __init__(self, server: AdminServer, observer: Observer) -> None:
+    def __init__(self, server: AdminServer, observer: Observer, scraper: Scraper) -> None:
         self.observer = observer
         self.health = server.health
         self.port = self.server_port = server.port
         self.url = server.url
         self._server = server
+        self._scraper = scraper
         self._running = True
 
     @property
@@ -53,6 +55,9 @@ class MetricsServer:
             with contextlib.suppress(RuntimeError):  # it ended by itself
                 self._server.call(self.observer.stop())
             self._server.stop()
+            self._scraper.close()
+            self.observer.collector.retire(self._scraper)
+            self.observer.admin_url = None
 
     shutdown = server_close = stop
 
@@ -80,11 +85,13 @@ def start_metrics_server(
     Raises BindError where the address is not to be had, and ConfigError for a wrong option.
     """
     admin = make(AdminOptions, {"admin_port": port, "admin_host": addr, **options})
-    observer = Observer(registry, Settings() if settings is None else settings)
+    settings = Settings() if settings is None else settings
     if health is None:
         health = Health(live_timeout=admin.live_timeout)
+    observer = Observer(registry, settings, health)
+    scraper = Scraper(registry, settings, aside=True)
     server = AdminServer(
-        metrics_handler(observer.scraper, observer.collector.refresh),
+        metrics_handler(scraper, observer.collector.refresh),
         health,
         admin,
         on_error=observer.collector.error,
@@ -96,5 +103,7 @@ def start_metrics_server(
     except BaseException:
         server.stop()
         raise
+    observer.collector.attach(scraper)
+    observer.admin_url = server.url
     health.set_ready()
-    return MetricsServer(server, observer)
+    return MetricsServer(server, observer, scraper)

@@ -197,6 +197,27 @@ def test_all_places_are_busy() -> None:
         assert ask(server).text == BODY
 
 
+def test_crowd_in_the_backlog() -> None:
+    """Those who wait to be accepted do not all displace one another before they get to speak."""
+    with running(admin_connections=50) as server, ExitStack() as stack:
+        paused, resume = threading.Event(), threading.Event()
+
+        async def pause() -> None:
+            paused.set()
+            resume.wait(DEADLINE)
+
+        pausing = threading.Thread(target=lambda: server.call(pause()))
+        pausing.start()
+        assert paused.wait(DEADLINE)
+        asking = stack.enter_context(connect(server))
+        asking.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        for _ in range(500):
+            stack.enter_context(connect(server))
+        resume.set()
+        assert drained(asking).endswith(BODY.encode())
+        pausing.join(DEADLINE)
+
+
 def test_crowd_that_guesses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While every place is taken by a guess that bcrypt has not got to, who is known gets in."""
     release = threading.Event()

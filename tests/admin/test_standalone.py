@@ -64,6 +64,28 @@ def test_own_metrics_and_samples() -> None:
         server.stop()
 
 
+def test_stop_leaves_nothing() -> None:
+    """After a stop no thread is left, that of a compressed scrape neither; counters stay."""
+    registry = CollectorRegistry()
+    jobs = Counter("jobs", "Jobs.", ["name"], registry=registry)
+    for number in range(5000):
+        jobs.labels(str(number)).inc()
+    server = start_metrics_server(0, registry=registry)
+    status, _ = get(f"{server.url}/metrics")
+    request = urllib.request.Request(f"{server.url}/metrics", headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request, timeout=DEADLINE) as reply:
+        assert reply.headers["Content-Encoding"] == "gzip"
+        reply.read()
+    assert status == 200
+    server.stop()
+    server.stop()
+    wait_for(
+        lambda: not any("compression" in each.name for each in threading.enumerate()),
+        "no thread is left",
+    )
+    assert registry.get_sample_value("aiosvc_scrapes_total", {"code": "200"}) == 2
+
+
 def test_queue_of_another_loop() -> None:
     """A queue of the program's own event loop can be watched."""
     server = start_metrics_server(0, registry=CollectorRegistry())
@@ -95,7 +117,8 @@ def test_checks() -> None:
     health.add_check("db", check)
     server = start_metrics_server(0, registry=CollectorRegistry(), health=health)
     try:
-        assert server.health is health
+        assert server.health is server.observer.health is health
+        assert server.observer.admin_url == server.url
         assert get(f"{server.url}/readyz") == (503, "not passed: db\n[-] db: failed\n")
         assert get(f"{server.url}/readyz") == (200, "ready\n[+] db\n")
         assert where == ["aiosvc admin"] * 2
@@ -217,4 +240,6 @@ def test_program_that_ends(stop: bool) -> None:
         check=False,
         cwd=REPOSITORY,
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
+    assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Warning" not in ended.stderr
