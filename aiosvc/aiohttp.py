@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final, Unpack
+from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.abc import AbstractRouter
@@ -25,11 +26,14 @@ from aiosvc.protocol import MeasuredProtocol
 from aiosvc.scrape import Scraper
 from aiosvc.service import Observer
 from aiosvc.tap import Tap
-from aiosvc.templates import is_excluded, known_routes, templates_of
+from aiosvc.templates import is_excluded, known_routes, sub_applications, templates_of
 
 __all__ = ["setup"]
 
 log = logging.getLogger("aiosvc")
+
+#: Sub-applications whose requests are measured with the application that they are in.
+_measured: WeakSet[web.Application] = WeakSet()
 
 #: The attribute in which an application keeps its observer; its mapping is its own.
 OBSERVER: Final = "_aiosvc_observer"
@@ -95,6 +99,12 @@ async def _observe(observer: Observer, tap: Tap, app: web.Application) -> AsyncI
     settings = observer.settings
     if settings.path is not None:
         _refuse_second_route(app, settings.path, expected=2)
+    _measured.update(sub_applications(app))
+    if app.pre_frozen and not tap.has_served and app not in _measured:
+        log.warning(
+            "aiosvc.setup was called for a sub-application only: its requests are not measured; "
+            "call it for the application that is served"
+        )
     _add_probes(app, observer)
     if not settings.count_own:
         tap.own |= templates_of(app, OWN_HANDLER)
@@ -130,6 +140,7 @@ async def _serve_admin(
     observer.collector.attach(scraper)
     yield
     await asyncio.to_thread(server.stop)
+    scraper.close()
     observer.collector.retire(scraper)
     observer.admin_url = None
 

@@ -63,6 +63,7 @@ class Tap:
         self.open_connections = 0
         self._servers: WeakSet[MeasuredServer] = WeakSet()
         self.times_headers = settings.response_start
+        self.has_served = False
         #: A future that is done: what a writer awaits of its callback, at next to no cost.
         self.nothing: asyncio.Future[None]
         self._app = app
@@ -90,6 +91,7 @@ class Tap:
             self.nothing = server._loop.create_future()
             self.nothing.set_result(None)
             self._servers.add(server)
+            self.has_served = True
             self._on_serving()
             return server  # type: ignore[no-any-return]  # a MeasuredServer now
 

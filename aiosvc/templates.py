@@ -15,7 +15,7 @@ from aiohttp.web_urldispatcher import PrefixedSubAppResource
 
 from aiosvc.requests import UNMATCHED
 
-__all__ = ["is_excluded", "known_routes", "template_of", "templates_of"]
+__all__ = ["is_excluded", "known_routes", "sub_applications", "template_of", "templates_of"]
 
 
 def template_of(app: web.Application, request: web.Request) -> str:
@@ -44,6 +44,16 @@ def known_routes(app: web.Application) -> Iterator[tuple[str, str]]:
     for route in _routes(app):
         if route.resource is not None and route.method not in ("*", "HEAD"):
             yield route.method, route.resource.canonical
+
+
+def sub_applications(app: web.Application) -> Iterator[web.Application]:
+    """Yield the applications in *app*, and those in them."""
+    router: AbstractRouter = app.router
+    for resource in router.resources() if isinstance(router, web.UrlDispatcher) else ():
+        if isinstance(resource, PrefixedSubAppResource):
+            sub = resource.get_info()["app"]
+            yield sub
+            yield from sub_applications(sub)
 
 
 def templates_of(app: web.Application, mark: str) -> set[str]:

@@ -435,3 +435,19 @@ async def test_an_admin_port_that_is_taken(registry: CollectorRegistry) -> None:
         with pytest.raises(aiosvc.BindError, match=f"port {port} is taken.*admin_port"):
             await runner.setup()
         await runner.cleanup()
+
+
+@pytest.mark.parametrize("parent_too", [True, False])
+async def test_a_sub_application_alone(
+    registry: CollectorRegistry, caplog: pytest.LogCaptureFixture, *, parent_too: bool
+) -> None:
+    """A sub-application whose parent is not measured says so at the start, and only then."""
+    app, sub = web.Application(), make_app()
+    if parent_too:
+        aiosvc.setup(app, registry=registry)
+    aiosvc.setup(sub, registry=registry)
+    app.add_subapp("/sub", sub)
+    async with client_of(app) as client:
+        await client.get("/sub/hello/a")
+    warned = [r for r in caplog.records if "for a sub-application only" in r.getMessage()]
+    assert len(warned) == (0 if parent_too else 1)
