@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
+from processes import require
 from situations import BODY, CHUNK, Service, serving, until, write_files
 from wire import Wire, request
 
@@ -18,11 +17,7 @@ from wire import Wire, request
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file with a key and a certificate for 127.0.0.1, signed by itself."""
-    program = shutil.which("openssl")
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("openssl is not installed; CI must have it")
-        pytest.skip("openssl is not installed")
+    program = require("openssl")
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     command = [program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
