@@ -9,9 +9,10 @@ import asyncio
 import logging
 import platform
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import accumulate
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import aiohttp
 from prometheus_client import CollectorRegistry, Metric
@@ -34,7 +35,10 @@ CUMULATIVE = ("counter", "histogram", "summary")
 class ServiceCollector:
     """Asks every reporter of a registry and gives their answers as metric families."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_taken: Callable[[Metric], bool] = lambda _family: False) -> None:
+        #: Whether the registry has a metric of that name from somebody else.
+        self._is_taken = is_taken
+        self._ours: dict[str, bool] = {}
         self._reporters: list[Reporter] = []
         self._retired = Readings()
         # Held while numbers move from a reporter to what is retired, so that no scrape misses them.
@@ -129,11 +133,24 @@ class ServiceCollector:
                     reporter.report(readings)
                 except Exception as error:  # noqa: BLE001 - the others must not lose their scrape
                     self.error(f"report of {type(reporter).__name__}", error)
+        self._refuse_clashes(readings)
         readings.declare(catalogue.INSTRUMENTATION_ERRORS)
         readings.number(catalogue.BUILD_INFO, 1, self._build)
         for where, count in list(self._errors.items()):
             readings.number(catalogue.INSTRUMENTATION_ERRORS, count, (where,))
         return readings
+
+    def _refuse_clashes(self, readings: Readings) -> None:
+        for name in readings.clashes:
+            error = ValueError("two sources give the same series; the first one's is exported")
+            self.error(f"family {name}", error)
+        for name, family in list(readings.families.items()):
+            if name not in self._ours:
+                self._ours[name] = not self._is_taken(family)
+            if not self._ours[name]:
+                del readings.families[name]
+                error = ValueError("the registry has a metric of that name; it is exported")
+                self.error(f"family {name}", error)
 
     def _histograms(
         self, spec: MetricSpec, names: tuple[str, ...], found: dict[Labels, Distribution]
@@ -169,7 +186,7 @@ def collector_of(registry: CollectorRegistry) -> ServiceCollector:
     with _collectors_lock:
         known = _collectors.get(registry)
         if known is None:
-            known = ServiceCollector()
+            known = ServiceCollector(partial(_is_taken, ref(registry)))
             try:
                 registry.register(known)
             except ValueError as error:
@@ -180,6 +197,32 @@ def collector_of(registry: CollectorRegistry) -> ServiceCollector:
                 ) from error
             _collectors[registry] = known
         return known
+
+
+class _Claim:
+    """What a registry refuses if it has a metric of that name."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def describe(self) -> Iterator[Metric]:
+        yield self._family
+
+    def collect(self) -> Iterator[Metric]:
+        yield from ()
+
+
+def _is_taken(registry: "ref[CollectorRegistry]", family: Metric) -> bool:
+    known = registry()
+    if known is None:
+        return False
+    claim = _Claim(family)
+    try:
+        known.register(claim)
+    except ValueError:
+        return True
+    known.unregister(claim)
+    return False
 
 
 def _family(spec: MetricSpec) -> Metric:

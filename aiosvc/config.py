@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     path: str | None
     sample_interval: float
     sample_timeout: float
+    sample_keep: int
     max_endpoints: int
     exclude: Iterable[str]
     count_own: bool
@@ -62,6 +63,10 @@ class Settings:
     sample_timeout: float = field(
         default=5.0,
         metadata={"help": "seconds after which a sample is given up and counts as failed"},
+    )
+    sample_keep: int = field(
+        default=3,
+        metadata={"help": "intervals after which what a failing source last said is dropped"},
     )
     max_endpoints: int = field(
         default=500,
@@ -184,6 +189,7 @@ class Settings:
             _path("path", self.path)
         _seconds("sample_interval", self.sample_interval, at_least=0.01)
         _seconds("sample_timeout", self.sample_timeout, at_least=0.01)
+        _whole("sample_keep", self.sample_keep, at_least=0)
         _whole("max_endpoints", self.max_endpoints, at_least=1)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
 from prometheus_client import Metric
-from prometheus_client.samples import Exemplar
+from prometheus_client.samples import Exemplar, Sample
 
 from aiosvc.catalogue import MetricSpec
 
@@ -62,6 +62,8 @@ class Readings:
         self.distributions: dict[MetricSpec, dict[Labels, Distribution]] = {}
         self.totals: dict[MetricSpec, dict[Labels, Total]] = {}
         self.families: dict[str, Metric] = {}
+        #: Names of families in which two sources have the same series; the first one's is kept.
+        self.clashes: list[str] = []
 
     def declare(self, *specs: MetricSpec) -> None:
         """Export these families also while they have no samples yet."""
@@ -88,11 +90,17 @@ class Readings:
     def family(self, family: Metric) -> None:
         """Add a family of a user's source; a second one of the same name adds its samples."""
         first = self.families.get(family.name)
+        new = family.samples
         if first is None:
             self.families[family.name] = first = Metric(
                 family.name, family.documentation, family.type, family.unit
             )
-        first.samples.extend(family.samples)
+        else:
+            known = {_series(sample) for sample in first.samples}
+            new = [sample for sample in new if _series(sample) not in known]
+            if len(new) < len(family.samples):
+                self.clashes.append(family.name)
+        first.samples.extend(new)
 
     def absorb(self, other: "Readings", *, only: Iterable[str] = ()) -> None:
         """Add all of *other*, or only its metrics of the kinds in *only*."""
@@ -125,6 +133,10 @@ class Refreshed(Reporter, Protocol):
 
     def refresh(self) -> None:
         """Read it, if the running event loop is that loop."""
+
+
+def _series(sample: Sample) -> tuple[str, frozenset[tuple[str, str]]]:
+    return sample.name, frozenset(sample.labels.items())
 
 
 _MERGES: dict[str, Callable[[float, float], float]] = {

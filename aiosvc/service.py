@@ -69,6 +69,7 @@ class Observer:
         self.sampler = Sampler(
             interval=settings.sample_interval,
             timeout=settings.sample_timeout,
+            keep=settings.sample_keep,
             on_error=self.collector.error,
         )
         self._queues = QueueSource()
@@ -119,4 +120,5 @@ class Observer:
         self.collector.retire(self.scraper)
         self.collector.retire(self.requests)
         self.requests.forget()
+        self.sampler.forget()
         self.scraper.forget()

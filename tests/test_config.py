@@ -38,6 +38,7 @@ def test_defaults() -> None:
         "path": "/metrics",
         "sample_interval": 1.0,
         "sample_timeout": 5.0,
+        "sample_keep": 3,
         "max_endpoints": 500,
         "exclude": (),
         "count_own": False,

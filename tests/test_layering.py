@@ -24,7 +24,7 @@ RANKS = [
         "codings",
         "seriescount",
     },
-    {"labels", "importer", "negotiation", "seriestext", "health"},
+    {"labels", "importer", "negotiation", "seriestext", "health", "validation"},
     {"config", "readings", "families", "blocks"},
     {"clientmetrics", "foreign"},
     {"exposition", "options", "requests", "sampling", "sources", "collector"},

@@ -3,20 +3,20 @@
 import asyncio
 import gc
 import math
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
 
 from aiosvc import catalogue
 from aiosvc.errors import ConfigError
 from aiosvc.readings import Readings
-from aiosvc.sampling import KEEP_FOR, Sampler, next_turn
+from aiosvc.sampling import Sampler
 
 FAST = 0.01
 
@@ -85,46 +85,6 @@ def counting(calls: list[int]) -> Callable[[], float]:
         return len(calls)
 
     return read
-
-
-class TestNextTurn:
-    """The schedule, without a clock."""
-
-    @given(
-        due=st.floats(0, 1e9),
-        interval=st.floats(0.01, 1e5),
-        late=st.floats(0, 1e6),
-    )
-    def test_is_the_first_turn_to_come(self, due: float, interval: float, late: float) -> None:
-        """The next turn is after now, and not more than an interval away."""
-        now = due + late
-        turn = next_turn(due, interval, now)
-        assert turn > now
-        assert turn - now <= interval * (1 + 1e-6) + 1e-6
-
-    def test_keeps_its_phase_whatever_is_missed(self) -> None:
-        """A turn that comes late, or not at all, does not shift the ones after it."""
-        assert next_turn(10.25, 1.0, 10.9) == pytest.approx(11.25)
-        assert next_turn(10.25, 1.0, 17.3) == pytest.approx(18.25)
-
-    def test_does_not_drift_over_a_day(self) -> None:
-        """After a day of ticks, each a little late, the schedule is where it was."""
-        due, interval = 0.0, 1.0
-        for tick in range(86_400):
-            due = next_turn(due, interval, tick + 0.3)
-        assert due == 86_400.0
-
-    def test_one_turn_after_a_long_sleep(self) -> None:
-        """A machine that slept for an hour has one turn to catch up, not thousands."""
-        turns, due, now = 0, 100.0, 3_700.5
-        while due <= now:
-            due = next_turn(due, 1.0, now)
-            turns += 1
-        assert turns == 1
-
-    def test_a_clock_that_stands_still_or_goes_back(self) -> None:
-        """A clock that did not move on leaves the turn where it is."""
-        assert next_turn(10.0, 1.0, 9.0) == 10.0
 
 
 async def test_numbers_become_a_gauge(sampler: Sampler) -> None:
@@ -265,7 +225,7 @@ async def test_a_coroutine_that_ignores_its_cancellation(sampler: Sampler) -> No
 
 
 async def test_what_a_failing_source_said_is_dropped(sampler: Sampler) -> None:
-    """The last values of a source are kept for a few failures and then leave the scrape."""
+    """The last values of a source leave the scrape while it fails, and return when it is back."""
     fail = False
 
     def read() -> float:
@@ -273,20 +233,52 @@ async def test_what_a_failing_source_said_is_dropped(sampler: Sampler) -> None:
             raise ConnectionError("no broker")
         return 5
 
-    sampler.add("depth", read, on_loop=True, interval=10)
+    sampler.add("depth", read, on_loop=True)
     sampler.start()
     await until(lambda: values(sampler, "depth") == {(): 5.0})
     fail = True
-    for _ in range(KEEP_FOR - 1):
-        sampler.refresh()
-        assert values(sampler, "depth") == {(): 5.0}
-        assert up(sampler, "depth") == 0
-    sampler.refresh()
-    assert values(sampler, "depth") == {}
+    await until(lambda: up(sampler, "depth") == 0)
+    await until(lambda: values(sampler, "depth") == {})
     fail = False
-    sampler.refresh()
-    assert values(sampler, "depth") == {(): 5.0}
+    await until(lambda: values(sampler, "depth") == {(): 5.0})
     assert up(sampler, "depth") == 1
+
+
+async def test_one_that_alternates(sampler: Sampler) -> None:
+    """A source that fails each second time keeps its series: they are never older than that."""
+    calls: list[int] = []
+    seen: list[dict[tuple[str, ...], float]] = []
+
+    def read() -> float:
+        calls.append(1)
+        if len(calls) % 2 == 0:
+            raise ConnectionError("now and then")
+        return 5
+
+    sampler.add("depth", read, on_loop=True, keep=1000)
+    sampler.start()
+    await until(lambda: calls)
+    while len(calls) < 10:
+        seen.append(values(sampler, "depth"))
+        await asyncio.sleep(FAST / 2)
+    assert {(): 5.0} in seen
+    assert {} not in seen
+
+
+async def test_a_scrape_does_not_ask_one_that_fails(sampler: Sampler) -> None:
+    """However often it is scraped, a failing source is asked at its own turns only."""
+    calls: list[int] = []
+
+    def read() -> float:
+        calls.append(1)
+        raise ConnectionError("no broker")
+
+    sampler.add("depth", read, on_loop=True, interval=60)
+    sampler.start()
+    await until(lambda: up(sampler, "depth") == 0)
+    for _ in range(5):
+        sampler.refresh()
+    assert len(calls) == 1
 
 
 async def test_a_change_of_state_is_logged_once(
@@ -296,19 +288,19 @@ async def test_a_change_of_state_is_logged_once(
     fail = True
 
     def read() -> float:
+        calls.append(1)
         if fail:
             raise ConnectionError("no broker")
         return 5
 
     caplog.set_level("INFO", logger="aiosvc")
-    sampler.add("depth", read, on_loop=True, interval=10)
+    calls: list[int] = []
+    sampler.add("depth", read, on_loop=True)
     sampler.start()
-    await until(lambda: up(sampler, "depth") == 0)
-    for _ in range(5):
-        sampler.refresh()
+    await until(lambda: len(calls) > 2)
     fail = False
-    for _ in range(5):
-        sampler.refresh()
+    await until(lambda: up(sampler, "depth") == 1)
+    sampler.refresh()
     assert [record.getMessage() for record in caplog.records] == [
         "source depth is down: ConnectionError: no broker",
         "source depth is back",
@@ -364,7 +356,7 @@ async def test_its_own_end_is_counted_and_mended(
         task.cancel()
     else:
         with monkeypatch.context() as patch:
-            patch.setattr(sampler, "_take_turn", lambda _source: 1 / 0)
+            patch.setattr(sampler, "_take_turn", lambda _source, _now: 1 / 0)
             await until(task.done)
     await until(lambda: errors.seen)
     seen = len(calls)
@@ -434,31 +426,263 @@ def test_a_loop_that_ends_takes_it_along(errors: Errors) -> None:
     ("name", "expected"),
     [
         ("queue_depth", "aiosvc exports a metric of that name itself"),
+        ("http_requests", "aiosvc exports a metric of that name itself"),
         ("open carts", "not a metric name"),
         ("", "not a metric name"),
         ("taken", "is there already"),
+        ("carts_total", "only a counter's name"),
     ],
 )
 def test_names_that_will_not_do(errors: Errors, name: str, expected: str) -> None:
     """A name that is no metric's, or somebody else's, is refused at once."""
     sampler = Sampler(interval=1, timeout=1, on_error=errors)
     sampler.add("taken", lambda: 1)
-    with pytest.raises(ConfigError, match=expected):
+    with pytest.raises(ConfigError, match=f"source '{name}': {expected}"):
         sampler.add(name, lambda: 1)
 
 
-@pytest.mark.parametrize("wrong", [0, -1, math.nan, math.inf])
-@pytest.mark.parametrize("option", ["interval", "timeout"])
-def test_numbers_that_will_not_do(errors: Errors, option: str, wrong: float) -> None:
-    """An interval or timeout that is no time is refused at once."""
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        *(({name: w}, name) for name in ("interval", "timeout") for w in (0, -1, math.nan, True)),
+        ({"interval": math.inf}, "interval"),
+        ({"jitter": -1}, "jitter"),
+        ({"jitter": 1.0}, "jitter: 1.0 given; expected seconds, 0 to less than 1"),
+        ({"keep": -1}, "keep"),
+        ({"keep": 1.5}, "keep"),
+        ({"backoff": -1}, "backoff"),
+        ({"max_series": 0}, "max_series"),
+        ({"kind": "histogram"}, "kind"),
+        ({"labelnames": "state"}, "labelnames: 'state' given; expected a tuple"),
+        ({"labelnames": ("a", "a")}, "each name once"),
+        ({"labelnames": ("le",)}, "neither le nor quantile"),
+        ({"labelnames": ("__x",)}, "no '__' first"),
+        ({"on_loop": 1}, "on_loop"),
+        ({"documentation": None}, "documentation"),
+        ({"intervall": 1}, "did you mean 'interval'"),
+    ],
+)
+def test_options_that_will_not_do(
+    errors: Errors, options: dict[str, object], expected: str
+) -> None:
+    """An option that makes no sense is refused at once, and nothing is added."""
     sampler = Sampler(interval=1, timeout=1, on_error=errors)
-    with pytest.raises(ConfigError, match=option):
-        sampler.add("number", lambda: 1, **{option: wrong})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"source 'number': .*{re.escape(expected)}"):
+        sampler.add("number", lambda: 1, **options)  # type: ignore[call-overload]
+    sampler.add("number", lambda: 1)
 
 
-async def test_labels_that_do_not_fit(sampler: Sampler) -> None:
+@pytest.mark.parametrize("wrong", [None, 3, "read", object()])
+def test_what_is_no_source(errors: Errors, wrong: object) -> None:
+    """What can neither be called nor collected from is refused at once."""
+    sampler = Sampler(interval=1, timeout=1, on_error=errors)
+    with pytest.raises(ConfigError, match="expected a function, or a collector"):
+        sampler.add("number", wrong)  # type: ignore[call-overload]
+
+
+async def test_labels_that_do_not_fit(sampler: Sampler, caplog: pytest.LogCaptureFixture) -> None:
     """A mapping whose keys do not fit the label names is the source's failure, in words."""
     sampler.add("pool", lambda: {("a", "b"): 1.0}, labelnames=("pool",), on_loop=True)
     sampler.start()
     await until(lambda: up(sampler, "pool") == 0)
     assert values(sampler, "pool") == {}
+    assert "labels ('a', 'b') do not fit the label names ('pool',)" in caplog.text
+
+
+async def test_a_decorator_adds_what_it_decorates(sampler: Sampler) -> None:
+    """Without a source, add is a decorator, and the function stays what it was."""
+
+    @sampler.add("open_carts", interval=FAST)
+    async def count() -> float:
+        return 4
+
+    assert await count() == 4
+    sampler.start()
+    await until(lambda: values(sampler, "open_carts") == {(): 4.0})
+
+
+class Orders:
+    """A collector with an async generator, that notes whether it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def collect(self) -> AsyncIterator[Metric]:
+        """Give one family."""
+        await asyncio.sleep(0)
+        yield GaugeMetricFamily("shop_orders", "Orders.", value=3)
+
+    async def close(self) -> None:
+        """Note it."""
+        self.closed += 1
+
+
+class Listed:
+    """A collector with an async function that returns a list."""
+
+    async def collect(self) -> list[Metric]:
+        """Give one family."""
+        return [GaugeMetricFamily("shop_orders", "Orders.", value=3)]
+
+
+class Blocking:
+    """prometheus_client's own protocol: a generator, which may block."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Give one family, from whatever thread it is called in."""
+        assert threading.current_thread() is not threading.main_thread()
+        yield GaugeMetricFamily("shop_orders", "Orders.", value=3)
+
+
+class Called:
+    """An object that is called, and is async."""
+
+    async def __call__(self) -> list[Metric]:
+        """Give one family."""
+        return [GaugeMetricFamily("shop_orders", "Orders.", value=3)]
+
+
+@pytest.mark.parametrize("kind", [Orders, Listed, Blocking, Called])
+async def test_collectors_of_every_kind(sampler: Sampler, kind: type) -> None:
+    """A collector may be an async generator, an async function, or prometheus_client's own kind."""
+    sampler.add("orders", kind())
+    sampler.start()
+    await until(lambda: values(sampler, "shop_orders") == {(): 3.0})
+
+
+async def test_a_slow_collector_holds_up_no_scrape(sampler: Sampler) -> None:
+    """What a collector said last is what a scrape gets, while it is being asked again."""
+    go, calls = asyncio.Event(), []
+
+    class Slow:
+        async def collect(self) -> list[Metric]:
+            calls.append(1)
+            if len(calls) > 1:
+                await go.wait()
+            return [GaugeMetricFamily("shop_orders", "Orders.", value=len(calls))]
+
+    sampler.add("orders", Slow(), timeout=30)
+    sampler.start()
+    await until(lambda: len(calls) == 2)
+    assert values(sampler, "shop_orders") == {(): 1.0}
+    assert up(sampler, "orders") == 1
+    go.set()
+    await until(lambda: values(sampler, "shop_orders").get((), 0) > 1)
+
+
+async def test_one_that_is_slower_than_its_interval(sampler: Sampler) -> None:
+    """A sample that may still answer in time is left to it: the source stays up, and is one task."""
+    running, most, ended = 0, 0, 0
+
+    async def read() -> float:
+        nonlocal running, most, ended
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(5 * FAST)
+        running -= 1
+        ended += 1
+        return 1
+
+    downs = []
+    sampler.add("slow", read, timeout=60)
+    sampler.start()
+    await until(lambda: ended)
+    while ended < 3:
+        downs.append(up(sampler, "slow"))
+        await asyncio.sleep(FAST)
+    assert most == 1
+    assert set(downs) == {1}
+
+
+async def test_sources_are_closed_with_it(sampler: Sampler) -> None:
+    """A source that has something to close is closed when the sampling stops."""
+    orders = Orders()
+    sampler.add("orders", orders)
+    sampler.start()
+    await until(lambda: up(sampler, "orders") == 1)
+    await sampler.stop()
+    assert orders.closed == 1
+
+
+async def test_one_that_can_not_be_closed(sampler: Sampler, errors: Errors) -> None:
+    """An error in closing one source is counted, and the others are closed all the same."""
+
+    class Broken(Orders):
+        async def close(self) -> None:
+            raise OSError("gone")
+
+    orders = Orders()
+    sampler.add("broken", Broken())
+    sampler.add("orders", orders)
+    sampler.start()
+    await sampler.stop()
+    assert orders.closed == 1
+    assert [where for where, _ in errors.seen] == ["close of source broken"]
+
+
+async def test_one_that_holds_the_loop_is_told_of_once(
+    sampler: Sampler, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A source that claims to return at once and does not is named in the log."""
+    calls: list[int] = []
+
+    def read() -> float:
+        calls.append(1)
+        time.sleep(0.02)
+        return 1
+
+    sampler.add("heavy", read, on_loop=True)
+    sampler.start()
+    await until(lambda: len(calls) > 3)
+    assert len([r for r in caplog.records if "held the event loop" in r.getMessage()]) == 1
+
+
+async def test_large_results_do_not_hold_the_loop(sampler: Sampler) -> None:
+    """What an async source returns is converted in steps, with turns of the loop between them."""
+    turns = 0
+
+    async def read() -> dict[str, float]:
+        nonlocal turns
+        turns = 0
+        return {f"p{i}": 1.0 for i in range(5000)}
+
+    sampler.add("pool", read, labelnames=("pool",), max_series=5000, interval=60)
+    sampler.start()
+    while up(sampler, "pool") is None:
+        turns += 1
+        await asyncio.sleep(0)
+    assert len(values(sampler, "pool")) == 5000
+    assert turns > 10
+
+
+async def test_overflow_is_counted(sampler: Sampler) -> None:
+    """Label sets past the cap are added up in one, and counted."""
+    sampler.add(
+        "pool",
+        lambda: {f"p{i}": 1.0 for i in range(10)},
+        labelnames=("pool",),
+        max_series=4,
+        on_loop=True,
+        interval=60,
+    )
+    sampler.start()
+    await until(lambda: up(sampler, "pool") == 1)
+    assert values(sampler, "pool")[("_other",)] == 6.0
+    assert len(values(sampler, "pool")) == 5
+    assert report(sampler).numbers[catalogue.LABEL_OVERFLOW]["pool", "pool"] == 6
+
+
+async def test_a_loop_that_stands_still_is_not_good_health(errors: Errors) -> None:
+    """Where the sampler gets no turns, sources are down and what they said is dropped."""
+    now = 1000.5
+    sampler = Sampler(interval=1, timeout=5, on_error=errors, clock=lambda: now)
+    sampler.add("number", lambda: 1, on_loop=True)
+    sampler.start()
+    await until(lambda: up(sampler, "number") == 1)
+    now += 8.4
+    assert up(sampler, "number") == 1
+    assert report(sampler).numbers[catalogue.SAMPLER_LATENESS][()] > 7
+    now += 0.2
+    assert up(sampler, "number") == 0
+    assert values(sampler, "number") == {}
+    await sampler.stop()
