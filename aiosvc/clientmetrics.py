@@ -15,6 +15,7 @@ family comes whole or not at all, though it is never held as a whole.
 """
 
 import itertools
+import os
 from collections.abc import Collection, Generator, Iterable, Iterator
 from functools import lru_cache
 from operator import attrgetter
@@ -26,6 +27,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     Info,
+    ProcessCollector,
     Summary,
     metrics,
     values,
@@ -37,7 +39,13 @@ from aiosvc.blocks import Block, Members, State
 from aiosvc.formats import Escaping, Format
 from aiosvc.seriestext import Lines, Part
 
-__all__ = ["ClientFamily", "collectors_of", "is_readable", "is_single_process"]
+__all__ = [
+    "ClientFamily",
+    "collectors_of",
+    "is_readable",
+    "is_single_process",
+    "prefix_of_process",
+]
 
 _value = attrgetter("_value")
 _created = attrgetter("_created")
@@ -56,6 +64,7 @@ _name = attrgetter("_name")
 _use_created = attrgetter("_use_created")
 _samples = attrgetter("_child_samples")
 _description = attrgetter("_name", "_documentation", "_type", "_unit")
+_process = attrgetter("_prefix", "_pid", "_btime")
 _sampler = attrgetter("_child_samples.__func__")
 _plain_sampler = _samples(Gauge)
 
@@ -80,6 +89,23 @@ def is_readable(metric: object) -> bool:
     """Whether *metric* is one of prometheus_client's own, or of a class that only adds to it."""
     kind: Any = type(metric)
     return _reader_of(kind) is not None and _REPLACED.isdisjoint(vars(metric))
+
+
+def prefix_of_process(collector: object) -> str | None:
+    """
+    Return what the names of prometheus_client's metrics of this process start with.
+
+    None where *collector* does not give these: it is another, is about another process, or finds
+    nothing on this system.
+    """
+    if not isinstance(collector, ProcessCollector):
+        return None
+    try:
+        prefix, pid, boot_time = _process(collector)
+        mine = str(pid()).strip() in ("self", str(os.getpid()))
+    except Exception:  # noqa: BLE001 - whatever it is, its own collect() has the last word
+        return None
+    return prefix if mine and boot_time and isinstance(prefix, str) else None
 
 
 def collectors_of(registry: Any, names: Collection[str] | None) -> list[Any] | None:

@@ -42,7 +42,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from aiosvc.clientmetrics import ClientFamily, collectors_of, is_readable, is_single_process
+from aiosvc.clientmetrics import (
+    ClientFamily,
+    collectors_of,
+    is_readable,
+    is_single_process,
+    prefix_of_process,
+)
+from aiosvc.descriptors import completed
 from aiosvc.families import CollectorText, Handed, SeriesCollector
 from aiosvc.foreign import Given
 from aiosvc.formats import OPENMETRICS, TEXT, TEXT_1_0_0, Escaping, Format
@@ -274,7 +281,9 @@ class _Kept:
         """Ask the collector."""
         if self._has_series:
             return self._collector.series()  # type: ignore[no-any-return]
-        return self._collector.collect()  # type: ignore[no-any-return]
+        prefix = prefix_of_process(self._collector)
+        families: Iterable[Metric] = self._collector.collect()
+        return families if prefix is None else completed(prefix, families)
 
     def forget(self, *, before: int) -> None:
         """Drop what no scrape since *before* has used."""

@@ -17,6 +17,7 @@ RANKS = [
         "version",
         "errors",
         "catalogue",
+        "descriptors",
         "blocking",
         "exemplars",
         "formats",

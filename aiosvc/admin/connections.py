@@ -191,9 +191,17 @@ class Connections:
         self.turned_away += 1
         return False
 
-    def displace(self) -> bool:
-        """End the connection that can be spared most; say whether there was one."""
-        idle = [each for each in self._all if not (each.busy and each.admitted)]
+    def displace(self, *, proven: bool = True) -> bool:
+        """
+        End the connection that can be spared most; say whether there was one.
+
+        Unless *proven*, only of those that were never let in.
+        """
+        idle = [
+            each
+            for each in self._all
+            if not (each.busy and each.admitted) and (proven or not each.proven)
+        ]
         if not idle:
             return False
         longest = min(idle, key=lambda each: (each.proven, each.silent_since))

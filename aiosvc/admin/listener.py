@@ -81,7 +81,8 @@ class Listener:
                     said = loop.time()
                     log.error("no connection can be accepted: %s", error.strerror)  # noqa: TRY400
                 if error.errno in NO_ROOM:
-                    self._connections.displace()
+                    # What is given up the application may take, so a scraper keeps what it has.
+                    self._connections.displace(proven=False)
                 await asyncio.sleep(PAUSE)
                 continue
             if self._connections.make_room():
