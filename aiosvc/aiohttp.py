@@ -138,10 +138,12 @@ async def _serve_admin(
     observer.admin_url = server.url
     log.info("the admin server is at %s", server.url)
     observer.collector.attach(scraper)
+    observer.collector.attach(server)
     yield
     await asyncio.to_thread(server.stop)
     scraper.close()
     observer.collector.retire(scraper)
+    observer.collector.retire(server)
     observer.admin_url = None
 
 

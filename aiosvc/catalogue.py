@@ -290,6 +290,25 @@ INSTRUMENTATION_ERRORS = MetricSpec(
     "Errors inside aiosvc or a callback given to it; the application was not disturbed by them.",
     ("where",),
 )
+ADMIN_CONNECTIONS_DROPPED = MetricSpec(
+    "aiosvc_admin_connections_dropped_total",
+    "counter",
+    "Connections that the admin server ended or turned away, by why: every place was busy (full), a "
+    "new one needed the place of a silent one (displaced), the client took too long (timeout), its "
+    "certificate has none of the names that may connect (certificate).",
+    ("reason",),
+)
+ADMIN_RELOAD_FAILURES = MetricSpec(
+    "aiosvc_admin_config_reload_failures_total",
+    "counter",
+    "Times that a changed configuration of the admin server was wrong, so the one before stayed.",
+)
+ADMIN_RELOAD_SUCCESSFUL = MetricSpec(
+    "aiosvc_admin_config_last_reload_successful",
+    "gauge",
+    "1 when the admin server's configuration, as it is in its files, is in force; 0 when it is wrong.",
+    merge="min",
+)
 BUILD_INFO = MetricSpec(
     "aiosvc_build_info",
     "gauge",

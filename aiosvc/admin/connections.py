@@ -176,6 +176,16 @@ class Connections:
         self._all: set[Connection] = set()
         self._draining = False
 
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many were ended or turned away, by why."""
+        return {
+            "full": self.turned_away,
+            "displaced": self.displaced,
+            "timeout": self.overdue,
+            "certificate": self.unwelcome,
+        }
+
     def __len__(self) -> int:
         return len(self._all)
 

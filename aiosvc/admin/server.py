@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from aiosvc import catalogue
 from aiosvc.admin.connections import Connections, Limits
 from aiosvc.admin.gate import Gate, Page
 from aiosvc.admin.landing import POLICY, landing_page
@@ -31,6 +32,7 @@ from aiosvc.admin.probes import livez, readyz
 from aiosvc.admin.webfile import WebFile
 from aiosvc.errors import BindError, ConfigError, did_you_mean
 from aiosvc.health import Health
+from aiosvc.readings import Readings
 from aiosvc.runner import bind, url_of
 from aiosvc.version import __version__
 
@@ -171,6 +173,16 @@ class AdminServer:
                 listening.set_exception(error)
                 return
             log.exception("the admin server has ended")
+
+    def report(self, readings: Readings) -> None:
+        """Add what its connections and configuration came to; a reporter for the collector."""
+        connections, web_file = self.connections, self.web_file
+        if connections is not None:
+            for reason, count in connections.dropped.items():
+                readings.number(catalogue.ADMIN_CONNECTIONS_DROPPED, count, (reason,))
+        if web_file is not None:
+            readings.number(catalogue.ADMIN_RELOAD_FAILURES, web_file.failures)
+            readings.number(catalogue.ADMIN_RELOAD_SUCCESSFUL, int(not web_file.is_broken))
 
     async def _serve(
         self, sockets: list[socket.socket], web_file: WebFile, listening: Future[None]

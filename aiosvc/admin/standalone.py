@@ -57,6 +57,7 @@ class MetricsServer:
             self._server.stop()
             self._scraper.close()
             self.observer.collector.retire(self._scraper)
+            self.observer.collector.retire(self._server)
             self.observer.admin_url = None
 
     shutdown = server_close = stop
@@ -104,6 +105,7 @@ def start_metrics_server(
         server.stop()
         raise
     observer.collector.attach(scraper)
+    observer.collector.attach(server)
     observer.admin_url = server.url
     health.set_ready()
     return MetricsServer(server, observer, scraper)

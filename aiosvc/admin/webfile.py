@@ -86,6 +86,11 @@ class WebFile:
         for note in self._in_force.config.notes:
             log.warning("%s: %s", self._name, note)
 
+    @property
+    def is_broken(self) -> bool:
+        """Say whether the files, as they are now, are wrong, so that what was in force stays."""
+        return self._broken is not None
+
     def current(self) -> InForce:
         """Return what is in force now, having looked at the files' times."""
         if any(_stamp(path) != stamp for path, stamp in self._stamps.items()):

@@ -298,6 +298,20 @@ def test_no_room(some: Fixture) -> None:
     assert some.all.make_room()
 
 
+def test_room_only_at_the_cost_of_strangers(some: Fixture) -> None:
+    """Where a new connection may be lost to others, nobody who was let in makes room for it."""
+    known, _ = some.open()
+    known.begin()
+    known.admitted = True
+    known.end()
+    assert not some.all.displace(proven=False)
+    _, transport = some.open()
+    assert some.all.displace(proven=False)
+    assert transport.aborted
+    assert some.all.dropped == {"full": 0, "displaced": 1, "timeout": 0, "certificate": 0}
+    assert some.all.displace()
+
+
 def test_guesses_make_room(some: Fixture) -> None:
     """Who asks and was not let in yet makes room for one more, the oldest first."""
     transports = []

@@ -1,12 +1,15 @@
 """Metrics of a program that is no aiohttp application."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import DEADLINE, REPOSITORY, free_port
@@ -122,6 +125,49 @@ def test_checks() -> None:
         assert get(f"{server.url}/readyz") == (503, "not passed: db\n[-] db: failed\n")
         assert get(f"{server.url}/readyz") == (200, "ready\n[+] db\n")
         assert where == ["aiosvc admin"] * 2
+    finally:
+        server.stop()
+
+
+def test_refusals_are_counted() -> None:
+    """What the server's limits have done to connections is in its metrics, from 0 on."""
+    dropped = "aiosvc_admin_connections_dropped_total[('reason', '{}')]"
+    options: Any = {"admin_connections": 2, "admin_header_timeout": 0.5}
+    registry = CollectorRegistry()
+    server = start_metrics_server(0, registry=registry, **options)
+    try:
+        found = samples(server)
+        for reason in ("full", "displaced", "timeout", "certificate"):
+            assert found[dropped.format(reason)] == 0
+        with ExitStack() as stack:
+            for _ in range(3):
+                address = "127.0.0.1", server.port
+                stack.enter_context(socket.create_connection(address, timeout=DEADLINE))
+            wait_for(lambda: samples(server)[dropped.format("displaced")] >= 1, "one made room")
+            wait_for(lambda: samples(server)[dropped.format("timeout")] >= 1, "one was too slow")
+        before = samples(server)[dropped.format("displaced")]
+    finally:
+        server.stop()
+    name, labels = "aiosvc_admin_connections_dropped_total", {"reason": "displaced"}
+    assert registry.get_sample_value(name, labels) == before  # a counter outlives what it counted
+
+
+def test_configuration_that_breaks(tmp_path: Path) -> None:
+    """A scrape tells that the configuration in force is not the one in the file, and how often."""
+    failures = "aiosvc_admin_config_reload_failures_total[]"
+    successful = "aiosvc_admin_config_last_reload_successful[]"
+    path = tmp_path / "web.yml"
+    path.write_text("rate_limit: {interval: 0s}")
+    server = start_metrics_server(0, registry=CollectorRegistry(), web_config=str(path))
+    try:
+        found = samples(server)
+        assert (found[failures], found[successful]) == (0, 1)
+        path.write_text("junk")
+        found = samples(server)
+        assert (found[failures], found[successful]) == (1, 0)
+        path.write_text("rate_limit: {interval: 0s, burst: 2}")
+        found = samples(server)
+        assert (found[failures], found[successful]) == (1, 1)
     finally:
         server.stop()
 
