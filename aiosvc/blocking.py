@@ -52,18 +52,27 @@ class InThread:
             self._calls = self._thread = None
 
     def _serve(self, calls: "queue.SimpleQueue[Call | None]") -> None:
-        while (call := calls.get()) is not None:
-            loop, answer = call
-            result: Any = None
-            failure: BaseException | None = None
-            try:
-                result = self._read()
-            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-                failure = error
-            try:
-                loop.call_soon_threadsafe(_settle, answer, result, failure)
-            except RuntimeError:
-                return  # the loop was closed while the function ran
+        # Nothing of a call stays in this frame while it waits for the next one.
+        while self._serve_one(calls.get()):
+            pass
+
+    def _serve_one(self, call: Call | None) -> bool:
+        if call is None:
+            return False
+        loop, answer = call
+        result: Any = None
+        failure: BaseException | None = None
+        try:
+            result = self._read()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            failure = error
+        try:
+            loop.call_soon_threadsafe(_settle, answer, result, failure)
+        except RuntimeError:
+            return False  # the loop was closed while the function ran
+        finally:
+            failure = None  # it refers to this frame, which would keep it
+        return True
 
 
 def _settle(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -4,7 +4,7 @@ The text of many series, kept from scrape to scrape beside the values that it sh
 Rule: knows no metric type and none of prometheus_client's names; a `Reader` does. Rule: a state is
 a tuple which is replaced and never changed, so scrapes in several threads at once need no lock.
 
-Theory of operation. Series are kept in blocks of about 256 lines, the unit of work between two
+Theory of operation. Series are kept in blocks of about 128 lines, the unit of work between two
 looks at the clock. A block's values are read in one call into C, which no other thread interrupts
 while there is a GIL, so all parts of a histogram's series are of one moment. Values are immutable
 objects that are replaced when a metric changes: a series is stale exactly if a value is another
@@ -28,8 +28,9 @@ from aiosvc.seriestext import with_exemplars
 
 __all__ = ["Block", "Members", "Reader", "State"]
 
-#: Lines of a block, about.
-SIZE: Final = 256
+#: Lines of a block, about. More would be a little faster; but Python's collector looks at some
+#: hundreds of new containers at once, and in wide ones that takes many milliseconds.
+SIZE: Final = 128
 
 #: Series that are copied in one step; the first to touch one waits for the memory.
 STEP: Final = 4096

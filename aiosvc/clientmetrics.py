@@ -143,7 +143,7 @@ class ClientFamily:
 
     def pieces(self, form: Format, names: Collection[str] | None = None) -> Iterator[bytes]:
         """
-        Give the family's text, in pieces of about 256 lines; b"" where it may be paused.
+        Give the family's text, in pieces of about 128 lines; b"" where it may be paused.
 
         *form* has the family's escaping, or one that is the same for its names. With *names* only
         samples of these names. Raises before the first piece that is not b"", or not at all.

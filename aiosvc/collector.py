@@ -3,15 +3,19 @@ The one collector that aiosvc puts into a registry, whoever uses that registry.
 
 Rule: one collector per registry, found again by whoever comes second, so two applications can share
 a registry. Rule: counters outlive the application that counted them; its gauges leave with it.
+
+Theory of operation. What there is to say is read in steps, between which requests are served, and
+applications may come and go. One that goes leaves its counters to the collector; who was reading
+meanwhile may have seen them in both places or in neither, so it begins again.
 """
 
 import asyncio
 import logging
 import platform
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, starmap
 from weakref import WeakKeyDictionary, ref
 
 import aiohttp
@@ -21,7 +25,7 @@ from aiosvc import catalogue
 from aiosvc.catalogue import CATALOGUE, MetricSpec
 from aiosvc.errors import ConfigError
 from aiosvc.families import Handed, Layout, Row, buckets
-from aiosvc.readings import Distribution, Labels, Readings, Refreshed, Reporter
+from aiosvc.readings import Distribution, Labels, Readings, Refreshed, Reporter, Stepwise
 from aiosvc.seriestext import Part
 from aiosvc.version import __version__
 
@@ -30,6 +34,9 @@ __all__ = ["ServiceCollector", "collector_of"]
 log = logging.getLogger("aiosvc")
 
 CUMULATIVE = ("counter", "histogram", "summary")
+
+#: How often to read in steps before nobody may come or go, by reading in one.
+ATTEMPTS = 3
 
 
 class ServiceCollector:
@@ -41,8 +48,9 @@ class ServiceCollector:
         self._ours: dict[str, bool] = {}
         self._reporters: list[Reporter] = []
         self._retired = Readings()
-        # Held while numbers move from a reporter to what is retired, so that no scrape misses them.
+        # Held while numbers move from a reporter to what is retired, and never between two steps.
         self._moving = threading.Lock()
+        self._moves = 0
         self._errors: dict[str, int] = {}
         self._claims: dict[str, object] = {}
         self._layouts: dict[tuple[MetricSpec, tuple[str, ...], tuple[Part, ...]], Layout] = {}
@@ -63,6 +71,7 @@ class ServiceCollector:
                 reporter.report(last)
                 self._reporters.remove(reporter)
                 self._retired.absorb(last, only=CUMULATIVE)
+                self._moves += 1
 
     def refresh(self) -> None:
         """Have samplers that live on the running event loop read what can be read at once."""
@@ -104,35 +113,45 @@ class ServiceCollector:
     def collect(self) -> Iterator[Metric]:
         """Give every family with what is known now; called by the registry at a scrape."""
         for handed in self.series():
-            yield handed if isinstance(handed, Metric) else _metric(*handed)
+            if not isinstance(handed, bytes):
+                yield handed if isinstance(handed, Metric) else _metric(*handed)
 
     def series(self) -> Iterator[Handed]:
         """Give the same as `collect`, without making samples of it."""
-        readings = self._read()
+        readings = yield from self._read()
         for spec in CATALOGUE:
             names = spec.labels + self._extra.get(spec, ())
             if spec in readings.distributions:
-                yield from self._histograms(spec, names, readings.distributions[spec])
+                yield self._histograms(spec, names, readings.distributions.pop(spec))
             elif spec in readings.totals:
                 layout = self._layout(spec, names, (("_count", ()), ("_sum", ())))
-                totals = readings.totals[spec].items()
-                yield layout, [Row(labels, (t.count, t.sum)) for labels, t in totals]
+                totals = readings.totals.pop(spec).items()
+                yield layout, (Row(labels, (t.count, t.sum)) for labels, t in totals)
             elif spec in readings.numbers:
                 suffix = "_total" if spec.kind == "counter" and not spec.clashes else ""
                 layout = self._layout(spec, names, ((suffix, ()),))
-                numbers = readings.numbers[spec].items()
-                yield layout, [Row(labels, (number,)) for labels, number in numbers]
+                numbers = readings.numbers.pop(spec).items()
+                yield layout, (Row(labels, (number,)) for labels, number in numbers)
         yield from readings.families.values()
 
-    def _read(self) -> Readings:
-        readings = Readings()
-        with self._moving:
-            readings.absorb(self._retired)
-            for reporter in self._reporters:
-                try:
-                    reporter.report(readings)
-                except Exception as error:  # noqa: BLE001 - the others must not lose their scrape
-                    self.error(f"report of {type(reporter).__name__}", error)
+    def _read(self) -> Generator[bytes, None, Readings]:
+        for _ in range(ATTEMPTS):
+            with self._moving:
+                moves, reporters = self._moves, self._reporters.copy()
+                readings = Readings()
+                readings.absorb(self._retired)
+            for reporter in reporters:
+                yield b""
+                yield from self._asked(reporter, readings)
+            if moves == self._moves:
+                break
+        else:
+            with self._moving:
+                readings = Readings()
+                readings.absorb(self._retired)
+                for reporter in self._reporters:
+                    for _ in self._asked(reporter, readings):
+                        pass
         self._refuse_clashes(readings)
         readings.declare(catalogue.INSTRUMENTATION_ERRORS)
         readings.number(catalogue.BUILD_INFO, 1, self._build)
@@ -152,16 +171,22 @@ class ServiceCollector:
                 error = ValueError("the registry has a metric of that name; it is exported")
                 self.error(f"family {name}", error)
 
+    def _asked(self, reporter: Reporter, readings: Readings) -> Iterator[bytes]:
+        try:
+            if isinstance(reporter, Stepwise):
+                for _ in reporter.steps(readings):
+                    yield b""
+            else:
+                reporter.report(readings)
+        except Exception as error:  # noqa: BLE001 - the others must not lose their scrape
+            self.error(f"report of {type(reporter).__name__}", error)
+
     def _histograms(
         self, spec: MetricSpec, names: tuple[str, ...], found: dict[Labels, Distribution]
-    ) -> Iterator[Handed]:
+    ) -> Handed:
         # One registry has one set of buckets for a metric; without series, any will do.
         bounds = next(iter(found.values())).bounds if found else spec.buckets
-        rows = []
-        for labels, each in found.items():
-            below = tuple(accumulate(each.counts))
-            rows.append(Row(labels, (*below, below[-1], each.sum), each.exemplars))
-        yield self._layout(spec, names, buckets(bounds)), rows
+        return self._layout(spec, names, buckets(bounds)), starmap(_row, found.items())
 
     def _layout(self, spec: MetricSpec, names: tuple[str, ...], parts: tuple[Part, ...]) -> Layout:
         key = spec, names, parts
@@ -223,6 +248,11 @@ def _is_taken(registry: "ref[CollectorRegistry]", family: Metric) -> bool:
         return True
     known.unregister(claim)
     return False
+
+
+def _row(labels: Labels, found: Distribution) -> Row:
+    below = tuple(accumulate(found.counts))
+    return Row(labels, (*below, below[-1], found.sum), found.exemplars)
 
 
 def _family(spec: MetricSpec) -> Metric:

@@ -114,7 +114,7 @@ class Exposition:
 
         With *names* only samples of these names, as `registry.restricted_registry(names)`, but in
         the order of registration. *given* is what collectors gave already, or how they failed, by
-        their ids; they are not asked again.
+        their ids; they are not asked again, and the lists in it are emptied on the way.
         """
         chosen = None if names is None else frozenset(names)
         if self._trusted:
@@ -211,7 +211,8 @@ class _Renderer:
         text = kept.text(form.escaping, self._scrapes)
         held: list[bytes] = []
         try:
-            for piece in text.pieces(kept.handed() if given is None else given, form, names):
+            handed = kept.handed() if given is None else _taken(given)
+            for piece in text.pieces(handed, form, names):
                 if piece:
                     held.append(piece)
                 yield b""
@@ -292,6 +293,13 @@ class _Kept:
                 self._used.pop(escaping, None)
                 self._families.pop(escaping, None)
                 self._texts.pop(escaping, None)
+
+
+def _taken(given: list[Metric]) -> Iterator[Metric]:
+    """Empty *given* from its beginning, so that what is in it goes family by family."""
+    given.reverse()
+    while given:
+        yield given.pop()
 
 
 def self_check() -> bool:

@@ -28,7 +28,11 @@ class ForeignCollectors:
         self._running: dict[int, asyncio.Future[Any]] = {}
 
     async def ask(self, collectors: Iterable[Any], seconds: float) -> Given:
-        """Return what each of *collectors* gives within *seconds*, or a TimeoutError for it."""
+        """
+        Return what each of *collectors* gives within *seconds*, or a TimeoutError for it.
+
+        The lists are the caller's own, the families in them are not.
+        """
         asked = {id(collector): self._answer(collector) for collector in collectors}
         if asked:
             await asyncio.wait(asked.values(), timeout=seconds)
@@ -39,7 +43,7 @@ class ForeignCollectors:
             elif (error := answer.exception()) is not None:
                 given[key] = error if isinstance(error, Exception) else RuntimeError(repr(error))
             else:
-                given[key] = answer.result()
+                given[key] = answer.result().copy()
         return given
 
     def close(self) -> None:

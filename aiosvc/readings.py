@@ -6,7 +6,7 @@ into metric families. Rule: where two reporters say something about the same ser
 *merge* decides, so several applications on one registry need no special case.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -15,7 +15,7 @@ from prometheus_client.samples import Exemplar, Sample
 
 from aiosvc.catalogue import MetricSpec
 
-__all__ = ["Distribution", "Labels", "Readings", "Refreshed", "Reporter", "Total"]
+__all__ = ["Distribution", "Labels", "Readings", "Refreshed", "Reporter", "Stepwise", "Total"]
 
 Labels = tuple[str, ...]
 
@@ -125,6 +125,14 @@ class Reporter(Protocol):
 
     def report(self, readings: Readings) -> None:
         """Add what is known now; called from whatever thread renders, so it only reads."""
+
+
+@runtime_checkable
+class Stepwise(Reporter, Protocol):
+    """A reporter with so much to say that it does so in steps, of less than a millisecond each."""
+
+    def steps(self, readings: Readings) -> Iterator[None]:
+        """Add what `report` adds, and give way in between."""
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ asks here only for new ones.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from aiosvc import catalogue
@@ -40,6 +40,9 @@ METHODS: Final = {
 
 #: Exception classes that are told apart, by application.
 MAX_EXCEPTIONS: Final = 50
+
+#: Series that are reported in one step.
+STEP: Final = 32
 
 #: What a refined series of the preset `otel` has before the user's labels: status, scheme, error.
 OTEL_EXTRA: Final = 3
@@ -173,9 +176,16 @@ class RequestMetrics:
 
     def report(self, readings: Readings) -> None:
         """Add all of it to *readings*."""
+        for _ in self.steps(readings):
+            pass
+
+    def steps(self, readings: Readings) -> Iterator[None]:
+        """Add all of it to *readings*, and give way after each few series."""
         readings.declare(*(OTEL_FAMILIES if self._otel else CLASSIC_FAMILIES), *FAMILIES)
         overflow = {"method": -self.bad_requests, "endpoint": 0}
-        for series in list(self._routes.values()):
+        for place, series in enumerate(list(self._routes.values())):
+            if place % STEP == STEP - 1:
+                yield
             now = series.snapshot()
             requests = sum(now.statuses.values())
             overflow["method"] += requests if series.method == OTHER else 0
@@ -191,13 +201,16 @@ class RequestMetrics:
         others = sum(n for (_, name), n in list(self._exceptions.items()) if name == OTHER)
         labels = catalogue.HTTP_EXCEPTIONS.name, "exception"
         readings.number(catalogue.LABEL_OVERFLOW, others, labels)
-        for endpoint, socket in list(self._sockets.items()):
+        for place, (endpoint, socket) in enumerate(list(self._sockets.items())):
+            if place % STEP == STEP - 1:
+                yield
             _report_socket(endpoint, socket, readings)
         for key, count in list(self._exceptions.items()):
             readings.number(catalogue.HTTP_EXCEPTIONS, count, key)
         readings.number(catalogue.HTTP_BAD_REQUESTS, self.bad_requests)
         readings.number(catalogue.CONNECTIONS, self.connections)
         if self._in_flight is not None:
+            yield
             self._report_in_flight(self._in_flight, readings)
 
     def _report_in_flight(self, in_flight: InFlight, readings: Readings) -> None:
@@ -259,7 +272,7 @@ def _report_route(series: RouteSeries, now: Snapshot, readings: Readings) -> Non
     labels = series.method, series.endpoint, *series.extra
     finished = sum(now.buckets)
     for status, count in now.statuses.items():
-        names = (series.method, series.endpoint, str(status), *series.extra)
+        names = _labels(series, status, series.extra)
         readings.number(catalogue.HTTP_REQUESTS, count, names)
     duration = Distribution(series.bounds, now.buckets, now.seconds, series.exemplars.copy())
     readings.distribution(catalogue.HTTP_DURATION, duration, labels)
@@ -292,8 +305,15 @@ def _report_otel(series: RouteSeries, now: Snapshot, readings: Readings) -> None
 
 def _report_failures(series: RouteSeries, own: Labels, readings: Readings) -> None:
     for reason, count in series.failures.items():
-        names = series.method, series.endpoint, reason, *own
-        readings.number(catalogue.HTTP_FAILURES, count, names)
+        readings.number(catalogue.HTTP_FAILURES, count, _labels(series, reason, own))
+
+
+def _labels(series: RouteSeries, what: int | str, own: Labels) -> Labels:
+    """Return method, endpoint, *what* and *own*: the same tuple always, so that none are made."""
+    labels = series.labels.get(what)
+    if labels is None:
+        labels = series.labels[what] = (series.method, series.endpoint, str(what), *own)
+    return labels
 
 
 def _report_socket(endpoint: str, series: SocketSeries, readings: Readings) -> None:

@@ -70,9 +70,9 @@ class RouteSeries:
     """
 
     __slots__ = (
-        "bounds", "buckets", "endpoint", "entered", "exemplars", "extra", "failures", "left",
-        "method", "received", "received_buckets", "seconds", "sent", "sent_buckets", "start_bounds",
-        "start_buckets", "start_seconds", "statuses",
+        "bounds", "buckets", "endpoint", "entered", "exemplars", "extra", "failures", "labels",
+        "left", "method", "received", "received_buckets", "seconds", "sent", "sent_buckets",
+        "start_bounds", "start_buckets", "start_seconds", "statuses",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +86,8 @@ class RouteSeries:
         self.method = method
         self.endpoint = endpoint
         self.extra = extra
+        #: Label values by status or failure, made when they are first reported.
+        self.labels: dict[int | str, tuple[str, ...]] = {}
         self.exemplars: dict[int, Exemplar] = {}
         self.received_buckets: list[int] = []
         self.sent_buckets: list[int] = []

@@ -1,10 +1,137 @@
-"""The collector: several reporters on one registry, and names that belong to others."""
+"""The registry's collector: read in steps, while applications come and go; clashing names."""
+
+from collections.abc import Iterator
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 
-from aiosvc.collector import ServiceCollector, collector_of
-from aiosvc.readings import Readings
+from aiosvc import catalogue
+from aiosvc.collector import ATTEMPTS, ServiceCollector, collector_of
+from aiosvc.config import Settings
+from aiosvc.families import Handed
+from aiosvc.labels import LabelPolicy
+from aiosvc.readings import Readings, Stepwise
+from aiosvc.requests import STEP, RequestMetrics
+
+
+class Many:
+    """A reporter that counts bad requests, and reports them in steps."""
+
+    def __init__(self, count: int, steps: int = 10) -> None:
+        self.count = count
+        self.number = steps
+
+    def report(self, readings: Readings) -> None:
+        """Add them."""
+        for _ in self.steps(readings):
+            pass
+
+    def steps(self, readings: Readings) -> Iterator[None]:
+        """Add them, the last ones last."""
+        for _ in range(self.number):
+            yield
+        readings.number(catalogue.HTTP_BAD_REQUESTS, self.count)
+
+
+@pytest.fixture
+def collector() -> ServiceCollector:
+    """Give the collector of a new registry."""
+    return collector_of(CollectorRegistry())
+
+
+def bad_requests(handed: list[Handed]) -> float:
+    """Return what all reporters together have counted."""
+    for each in handed:
+        if isinstance(each, tuple) and each[0].name == "http_bad_requests":
+            [row] = each[1]
+            return row.numbers[0]
+    raise AssertionError("nobody has counted")
+
+
+def consumed(series: Iterator[Handed]) -> list[Handed]:
+    """Return all of it, with the rows that each has."""
+    return [(each[0], list(each[1])) if isinstance(each, tuple) else each for each in series]
+
+
+@pytest.mark.parametrize("after", range(14))
+def test_one_that_goes_while_it_is_read(collector: ServiceCollector, after: int) -> None:
+    """Whenever an application goes, what it counted is in the scrape once, and nobody waits."""
+    leaving = Many(5)
+    collector.attach(leaving)
+    collector.attach(Many(2))
+    series = collector.series()
+    for _ in range(after):
+        assert next(series) == b""
+    collector.retire(leaving)
+    leaving.count = 0  # as an application does that can be started again
+    assert bad_requests(consumed(series)) == 7
+    assert bad_requests(consumed(collector.series())) == 7
+
+
+def test_one_goes_each_time(collector: ServiceCollector) -> None:
+    """Where applications go faster than they can be read, reading ends all the same, and is right."""
+    leaving = [Many(1) for _ in range(20)]
+    for each in leaving:
+        collector.attach(each)
+    series = collector.series()
+    found: list[Handed] = []
+    for number, handed in enumerate(series):
+        if isinstance(handed, tuple):
+            found.append((handed[0], list(handed[1])))
+        if number % 30 == 29 and leaving:
+            collector.retire(leaving.pop())
+    assert len(leaving) < 20 - ATTEMPTS
+    assert bad_requests(found) == 20
+
+
+def test_one_that_fails_between_two_steps(collector: ServiceCollector) -> None:
+    """A reporter that fails costs what it had still to say, and is counted."""
+
+    class Failing(Many):
+        def steps(self, readings: Readings) -> Iterator[None]:
+            yield
+            raise RuntimeError("no")
+
+    collector.attach(Failing(1))
+    collector.attach(Many(3))
+    names = {each.name: each for each in collector.collect() if isinstance(each, Metric)}
+    assert names["http_bad_requests"].samples[0].value == 3
+    [errors] = names["aiosvc_instrumentation_errors"].samples
+    assert (errors.labels, errors.value) == ({"where": "report of Failing"}, 1)
+
+
+@pytest.mark.parametrize("preset", ["classic", "otel"])
+def test_steps_are_small(monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
+    """However many routes there are, a step reads no more than a few of them."""
+    settings = Settings(max_endpoints=2000, preset=preset)
+    requests = RequestMetrics(settings, LabelPolicy({}, lambda *_: None))
+    for number in range(1000):
+        series = requests.route("GET", f"/{number}")
+        if requests.refined:
+            series = requests.refine(series, None, None, (200, "http", ""))
+        series.finish(200, 0.1, 1, 1)
+        requests.socket(f"/{number}").close(1000, 1.0)
+    assert isinstance(requests, Stepwise)
+    readings = Readings()
+    added = 0
+    add = Readings.distribution
+
+    def counted(*arguments: object) -> None:
+        nonlocal added
+        added += 1
+        add(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Readings, "distribution", counted)
+    before, most = 0, 0
+    for _ in requests.steps(readings):
+        most = max(most, added - before)
+        before = added
+    assert added >= 1000
+    assert most <= 3 * STEP
+    whole = Readings()
+    requests.report(whole)
+    assert whole.numbers == readings.numbers
+    assert whole.distributions == readings.distributions
 
 
 class Shop:

@@ -157,7 +157,7 @@ def test_any_rows(name: str, documentation: str, scrapes: list[list[tuple[str, f
 
 
 def test_rows_that_went_are_forgotten() -> None:
-    """What is kept is what the last scrape had: neither old rows nor old layouts stay."""
+    """What is kept is what the last two scrapes had: neither old rows nor old layouts stay."""
     _, quick, exposed = registry_of()
     for number in range(50):
         layout = Layout("depth", "Depth.", "gauge", ("queue",), (("", ()),))
@@ -165,7 +165,12 @@ def test_rows_that_went_are_forgotten() -> None:
         whole(exposed)
     (only,) = exposed._renderer._kept.values()
     (text,) = only._texts.values()
-    assert [list(each._rows) for each in text._laid_out.values()] == [[("49",)]]
+    assert [list(each._rows.known) for each in text._laid_out.values()] == [[("49",)]]
+    for number in range(50, 60):
+        quick.given = [(layout, [Row((str(number),), (1,)), Row((str(number + 1),), (1,))])]
+        whole(exposed)
+        (kept,) = text._laid_out.values()
+        assert len(kept._rows.known) <= 3
     quick.given = []
     whole(exposed)
     assert text._laid_out == {}

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
+from weakref import ref
 
 import pytest
 from aiohttp import ClientResponse, ClientSession, web
@@ -237,6 +238,30 @@ async def test_collectors_do_not_block_the_loop(registry: CollectorRegistry) -> 
         assert (await client.get("/nowhere")).status == 404
         hanging.go.set()
         assert "\nhanging" in await read(await asking)
+
+
+async def test_nothing_is_kept_of_what_was_given(registry: CollectorRegistry) -> None:
+    """What a collector made for a scrape is gone after it, and what it keeps itself is untouched."""
+    made: list[ref[Metric]] = []
+    own = Metric("own", "Own.", "gauge")
+    for number in range(1000):
+        own.add_sample("own", {"number": str(number)}, number)
+
+    class Given(Slow):
+        def collect(self) -> Iterator[Metric]:
+            family = Metric("slow", "Slow.", "gauge")
+            family.add_sample("slow", {}, 1)
+            made.append(ref(family))
+            return iter([family, own])
+
+    registry.register(Given())
+    async with served(registry) as client:
+        for number in range(3):
+            text = await read(await client.get("/metrics"))
+            assert text.count("\nown{") == 1000
+            assert len(made) >= number + 1
+            assert all(family() is None for family in made)
+    assert len(own.samples) == 1000
 
 
 async def test_strict_scrapes(registry: CollectorRegistry) -> None:
