@@ -10,7 +10,8 @@ prometheus_client writes, except where the specification says otherwise:
   (prometheus/client_python#1177).
 * `# UNIT` is written only where the name, as written, ends in the unit; parsers refuse it elsewhere.
 * An exemplar's label name that is not legal is escaped like any other.
-* A lone surrogate, which UTF-8 can't say, becomes U+FFFD instead of losing the scrape.
+* A lone surrogate, which UTF-8 can't say, becomes U+FFFD instead of losing the scrape. So does NUL in
+  an exemplar, at which Prometheus (2.42) refuses everything; in a label value it does not mind.
 
 Sources: prometheus.io, "Text-based format" and "UTF-8 escaping schemes"; OpenMetrics 1.0.
 """
@@ -141,6 +142,7 @@ def exemplar_text(exemplar: Exemplar, escaping: Escaping) -> str:
             for k, v in sorted(exemplar.labels.items())
         ]
     )
+    labels = labels.replace("\x00", "\ufffd")
     text = f" # {{{labels}}} {_go_string(exemplar.value)}"
     return text if exemplar.timestamp is None else f"{text} {exemplar.timestamp}"
 

@@ -46,6 +46,7 @@ __all__ = [
     "by_family",
     "created_series",
     "floats",
+    "hostile_registry",
     "legal_names",
     "needs_escaping",
     "no_error",
@@ -182,6 +183,17 @@ def sample_registry() -> CollectorRegistry:
             UnknownMetricFamily("own_unknown", "Unknown.", 1),
         )
     )
+    return registry
+
+
+def hostile_registry(*, exemplars: bool) -> CollectorRegistry:
+    """Return a registry with hostile documentation and label values, and exemplars if wanted."""
+    registry = CollectorRegistry()
+    for number, text in enumerate(HOSTILE):
+        documentation = text if text.strip() else "."
+        counter = Counter(f"jobs{number}", documentation, ["queue"], registry=registry)
+        # An exemplar's labels may have 128 letters.
+        counter.labels(text).inc(1, {"trace_id": text[:100]} if exemplars else None)
     return registry
 
 

@@ -25,6 +25,7 @@ from expositions import (
     by_family,
     created_series,
     floats,
+    hostile_registry,
     legal_names,
     needs_escaping,
     no_error,
@@ -90,6 +91,10 @@ def label_names(names: st.SearchStrategy[str]) -> st.SearchStrategy[list[str]]:
     )
 
 
+#: A NUL in an exemplar is written in another way than by prometheus_client.
+in_exemplars = texts.filter(lambda text: "\x00" not in text)
+
+
 @st.composite
 def registries(
     draw: st.DrawFn, names: st.SearchStrategy[str], *, target: bool = True
@@ -129,7 +134,7 @@ def actions(kind: type, options: dict[str, Any]) -> st.SearchStrategy[Callable[[
     """Return what a program does to a series of this type."""
     exemplars = st.one_of(
         st.none(),
-        st.dictionaries(legal_names, st.text(st.characters(codec="utf-8"), max_size=6), max_size=2),
+        st.dictionaries(legal_names, in_exemplars.map(lambda text: text[:6]), max_size=2),
     )
     if kind is Counter:
         return st.one_of(
@@ -226,7 +231,7 @@ def families(draw: st.DrawFn, names: st.SearchStrategy[str]) -> Metric:
             exemplar = draw(
                 st.one_of(
                     st.none(),
-                    st.builds(Exemplar, st.dictionaries(legal_names, texts), floats, stamps),
+                    st.builds(Exemplar, st.dictionaries(legal_names, in_exemplars), floats, stamps),
                 )
             )
             name = family.name + suffix
@@ -324,6 +329,37 @@ def test_openmetrics_accepted_by_a_strict_parser(form: Format) -> None:
     assert values == set(HOSTILE)
     exemplars = [s.exemplar.labels for family in parsed for s in family.samples if s.exemplar]
     assert exemplars.count({"trace_id": "c\n"}) == len(HOSTILE) + 1
+
+
+@pytest.mark.parametrize(
+    "form",
+    [f for f in FORMATS if f.openmetrics and f.escaping != "dots"],
+    ids=lambda f: f.content_type,
+)
+def test_hostile_texts_come_back(form: Format) -> None:
+    """Whatever stands in documentation and label values is read back as it was."""
+    with created_series(on=False):
+        text = rendered(hostile_registry(exemplars=False), form).decode()
+    parsed = list(openmetrics_families(text))
+    samples = [s for family in parsed for s in family.samples if "queue" in s.labels]
+    assert [sample.labels["queue"] for sample in samples] == HOSTILE
+    written = [family.documentation for family in parsed if family.name.startswith("jobs")]
+    assert written == [text if text.strip() else "." for text in HOSTILE]
+
+
+@needs_escaping
+def test_hostile_names_come_back() -> None:
+    """A name or label name of any letters is quoted, and read back as it was."""
+    form = Format("application/openmetrics-text", "1.0.0", "allow-utf-8")
+    names = [text for text in HOSTILE if text and text not in ("le", "__name__")]
+    registry = CollectorRegistry()
+    families = [Metric(f"x{text}", "X.", "gauge") for text in names]
+    for text, family in zip(names, families, strict=True):
+        family.add_sample(family.name, {text: "v"}, 1)
+    registry.register(Families(*families))
+    parsed = list(openmetrics_families(rendered(registry, form).decode()))
+    assert [family.name for family in parsed] == [f"x{text}" for text in names]
+    assert [family.samples[0].labels for family in parsed] == [{text: "v"} for text in names]
 
 
 @patient

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import BaseTestServer, TestServer
-from expositions import ESCAPES, FORMATS, Families
+from expositions import ESCAPES, FORMATS, HOSTILE, Families, hostile_registry
 from processes import Prometheus
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -165,6 +165,33 @@ async def test_names_that_are_legal(tmp_path: Path) -> None:
     ):
         for form in plain:
             await check(prometheus, form, "room_temperature_c", "room_name")
+
+
+def escaped(text: str) -> str:
+    """Return what stands between quotes for *text*."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+async def test_hostile_texts(tmp_path: Path) -> None:
+    """Whatever stands in label values and exemplars arrives as it was, whatever the format."""
+    forms = [form for form in FORMATS if form.escaping == "underscores"]
+    async with (
+        proxied(hostile_registry(exemplars=True)) as server,
+        Scraping(tmp_path, server.port or 0, forms) as prometheus,
+    ):
+        for form in forms:
+            selector = f'{{__name__=~"jobs[0-9]+_total",job="{form.content_type}"}}'
+            found = await prometheus.wait_for_query(
+                selector, lambda found: len(found) == len(HOSTILE)
+            )
+            # To Prometheus a label that is empty is none.
+            labels = {each.labels["__name__"]: each.labels.get("queue", "") for each in found}
+            assert labels == {f"jobs{n}_total": text for n, text in enumerate(HOSTILE)}
+            traced = await prometheus.exemplars(selector)
+            ids = {each.get("trace_id", "") for each in traced}
+            # Prometheus 2.42 leaves the escapes in exemplars as they are.
+            sent = {escaped(text[:100].replace("\x00", "\ufffd")) for text in HOSTILE}
+            assert ids == (sent if form.openmetrics else set())
 
 
 @needs_utf8
