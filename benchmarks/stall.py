@@ -8,17 +8,45 @@ Printed: the longest gap between two turns of the event loop, as the service its
 scrape is going on, the time a scrape takes, and the latency of the client's requests. The same with
 prometheus_client's own aiohttp handler, where it has one.
 
-    python benchmarks/stall.py [--lines 100000] [--scrapes 8]
+Then the same under load: requests that take the service half a millisecond of work each, sent at set
+times, so many a second as are a share of what it can answer, measured first with `wrk` where that is
+installed.
+Rounds of a few seconds without scrapes, with scrapes of the own port and with scrapes of the admin
+port take turns, several times; a latency is counted from when its request should have been sent, so
+one that waits behind a scrape is not left out. Printed are the medians of the rounds' p50 and p99,
+and their ratios to the rounds without scrapes.
+
+    python benchmarks/stall.py [--lines 100000] [--scrapes 8] [--loads 50 80] [--rounds 4]
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
+import re
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 import urllib.request
+
+
+async def work(_request):
+    """Do what an application does in half a millisecond."""
+    from aiohttp import web
+
+    ends = time.thread_time() + 0.0005
+    while time.thread_time() < ends:
+        sum(range(100))
+    return web.Response(text="x")
+
+
+def peer(registry):
+    """Return prometheus_client's own handler; raises ImportError where it has none."""
+    from prometheus_client.aiohttp import make_aiohttp_handler
+
+    return make_aiohttp_handler(registry)
 
 
 async def serve(lines):
@@ -61,14 +89,11 @@ async def serve(lines):
 
     app = web.Application()
     app.router.add_get("/small", small)
+    app.router.add_get("/work", work)
     app.router.add_get("/touch", touch)
     app.router.add_get("/gap", longest)
-    try:
-        from prometheus_client.aiohttp import make_aiohttp_handler
-
-        app.router.add_get("/peer", make_aiohttp_handler(registry))
-    except ImportError:
-        pass
+    with contextlib.suppress(ImportError):
+        app.router.add_get("/peer", peer(registry))
     observer = aiosvc.setup(app, registry=registry, admin=aiosvc.AdminOptions(admin_port=0))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -85,8 +110,8 @@ async def serve(lines):
     await runner.cleanup()
 
 
-async def load(url, seconds):
-    """Print the latencies of small requests on four connections."""
+async def load(url, seconds, rate):
+    """Print the latencies of small requests: one after another, or *rate* of them each second."""
     import aiohttp
 
     latencies = []
@@ -100,9 +125,38 @@ async def load(url, seconds):
             latencies.append(time.perf_counter() - begun)
             await asyncio.sleep(0.005)
 
-    async with aiohttp.ClientSession() as session:
-        await asyncio.gather(*(ask(session) for _ in range(4)))
+    if rate:
+        latencies = await steadily(url, seconds, rate)
+    else:
+        async with aiohttp.ClientSession() as session:
+            await asyncio.gather(*(ask(session) for _ in range(4)))
     print(json.dumps(latencies))
+
+
+async def steadily(url, seconds, rate, connections=16):
+    """Return the latencies of requests that are due at set times, on kept-alive connections."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    request = b"GET /work HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    latencies = []
+    begun = time.perf_counter() + 0.1
+
+    async def ask(place):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for number in range(place, int(seconds * rate), connections):
+            due = begun + number / rate
+            pause = due - time.perf_counter()
+            if pause > 0:
+                await asyncio.sleep(pause)
+            elif pause < -seconds:
+                raise RuntimeError("the service can't keep up with so many requests")
+            writer.write(request)
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(1)
+            latencies.append(time.perf_counter() - due)
+        writer.close()
+
+    await asyncio.gather(*map(ask, range(connections)))
+    return latencies
 
 
 def get(url):
@@ -120,12 +174,15 @@ def main():
     parser.add_argument("--load", help=argparse.SUPPRESS)
     parser.add_argument("--lines", type=int, default=100_000)
     parser.add_argument("--scrapes", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--loads", type=int, nargs="*", default=[50, 80], help="in percent")
+    parser.add_argument("--rounds", type=int, default=4, help="of each way under load")
     arguments = parser.parse_args()
     if arguments.serve:
         asyncio.run(serve(arguments.lines))
         return
     if arguments.load:
-        asyncio.run(load(arguments.load, arguments.scrapes))
+        asyncio.run(load(arguments.load, arguments.scrapes, arguments.rate))
         return
     service = subprocess.Popen(
         [sys.executable, __file__, "--serve", "--lines", str(arguments.lines)],
@@ -140,6 +197,10 @@ def main():
         print(f"{'scraped at':18} {'gap ms':>20} {'scrape ms':>10} {'p50 ms':>7} {'p99 ms':>7}")
         for name, url in ways.items():
             measure(name, app, url, arguments)
+        del ways["prometheus_client"]
+        most = capacity(app) if arguments.loads else 0
+        for share in arguments.loads:
+            under_load(app, ways, most * share / 100, share, arguments)
     finally:
         service.stdin.close()
         service.wait(20)
@@ -171,6 +232,62 @@ def measure(name, app, url, arguments):
         f"{name:18} {statistics.median(gaps) * 1000:8.1f} (max {max(gaps) * 1000:5.1f}) {took} "
         f"{latencies[len(latencies) // 2] * 1000:7.2f} "
         f"{latencies[int(len(latencies) * 0.99)] * 1000:7.2f}"
+    )
+
+
+def capacity(app):
+    """Return how many such requests the service answers each second at most."""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        print("\nunder load: left out, wrk is not installed (apt-get install wrk)")
+        return 0
+    command = [wrk, "-t1", "-c16", "-d3s", f"{app}/work"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])
+
+
+def under_load(app, ways, rate, share, arguments):
+    """Print a line for each way, of rounds that took turns."""
+    if not rate:
+        return
+    print(f"\nat {rate:.0f} requests a second, {share} % of what wrk got out of it")
+    print(f"{'scraped at':18} {'p50 ms':>7} {'p99 ms':>7} {'max ms':>7} {'p50':>8} {'p99':>8}")
+    rounds = {name: [] for name in ways}
+    for _ in range(arguments.rounds):
+        for name, url in ways.items():
+            rounds[name].append(one_round(app, url, rate, arguments))
+    alone = [statistics.median(each) for each in zip(*rounds["nobody"], strict=True)]
+    for name, found in rounds.items():
+        p50, p99, longest = (statistics.median(each) for each in zip(*found, strict=True))
+        print(
+            f"{name:18} {p50 * 1000:7.2f} {p99 * 1000:7.2f} {longest * 1000:7.1f} "
+            f"{p50 / alone[0]:7.2f}x {p99 / alone[1]:7.2f}x"
+        )
+
+
+def one_round(app, url, rate, arguments):
+    """Return p50, p99 and the longest latency of a few seconds, with a scrape in each."""
+    if url is not None:
+        get(url)
+    seconds = arguments.scrapes
+    client = subprocess.Popen(
+        [sys.executable, __file__, "--load", app, "--rate", str(rate), "--scrapes", str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(0.5)
+    while client.poll() is None:
+        begun = time.perf_counter()
+        if url is not None:
+            get(f"{app}/touch")
+            get(url)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            client.wait(max(0.01, begun + 1 - time.perf_counter()))
+    latencies = sorted(json.loads(client.stdout.read()))
+    return (
+        latencies[len(latencies) // 2],
+        latencies[int(len(latencies) * 0.99)],
+        latencies[-1],
     )
 
 
