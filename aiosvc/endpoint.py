@@ -32,7 +32,7 @@ def metrics_handler(
             names = request.query.getall("name[]", ())
             return await _send(request, await scraper.answer(request.headers, accept, names))
         if request.method == "HEAD":
-            return await _send(request, scraper.head(accept))
+            return await _send(request, scraper.head(request.headers, accept))
         if request.method == "OPTIONS":
             return web.Response(status=204, headers={"Allow": ALLOW})
         return await _send(request, scraper.not_allowed())

@@ -128,21 +128,18 @@ class Scraper:
                 return self._refuse(503, "the scrape was not ready before its deadline")
             log.exception("a scrape failed")
             return self._refuse(500, "the scrape failed; the log says why")
-        found = {"Content-Type": form.content_type, "Vary": VARY, "Cache-Control": "no-store"}
-        if coding != "identity":
-            found["Content-Encoding"] = coding
         body = self._body(first, reader, begun)
-        return Answer(200, found, body, max(0.0, deadline - perf_counter()))
+        return Answer(200, _head(form, coding), body, max(0.0, deadline - perf_counter()))
 
     def not_allowed(self) -> Answer:
         """Return the answer to a method that is none of `ALLOW`."""
         return self._refuse(405, "metrics are read with GET", {"Allow": ALLOW})
 
-    def head(self, accept: Iterable[str]) -> Answer:
+    def head(self, headers: Mapping[str, str], accept: Iterable[str]) -> Answer:
         """Return the answer to a HEAD: the headers of a GET, and nothing is rendered."""
         self._count(200)
-        content_type = negotiate(accept).content_type
-        return Answer(200, {"Content-Type": content_type, "Vary": VARY}, _pieces())
+        coding = content_coding(headers.get("Accept-Encoding", ""), available())
+        return Answer(200, _head(negotiate(accept), coding), _pieces())
 
     def forget(self) -> None:
         """Start from zero, after what was counted went somewhere else."""
@@ -362,6 +359,14 @@ class _Gathering:
                 self._dropped = slowest
                 self.joinable = False
             self._changed.notify_all()
+
+
+def _head(form: Format, coding: str) -> dict[str, str]:
+    """Return the headers of a scrape."""
+    found = {"Content-Type": form.content_type, "Vary": VARY, "Cache-Control": "no-store"}
+    if coding != "identity":
+        found["Content-Encoding"] = coding
+    return found
 
 
 async def _pieces(*pieces: bytes) -> AsyncGenerator[bytes, None]:

@@ -163,14 +163,16 @@ async def test_methods(registry: CollectorRegistry) -> None:
     async with served(registry) as client:
         head = await client.head("/metrics")
         assert (head.status, await head.read(), slow.asked) == (200, b"", 0)
-        assert head.content_type == "text/plain"
+        whole = await client.get("/metrics")
+        for name in ("Content-Type", "Content-Encoding", "Vary", "Cache-Control"):
+            assert head.headers[name] == whole.headers[name]
         options = await client.options("/metrics")
         assert (options.status, options.headers["Allow"]) == (204, "GET, HEAD, OPTIONS")
         for method in ("POST", "PUT", "DELETE", "PATCH"):
             refused = await client.request(method, "/metrics", data=b"x" * 100)
             assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
         assert (await client.get("/metrics/")).status == 200
-        assert slow.asked == 1
+        assert slow.asked == 2
 
 
 async def test_names(registry: CollectorRegistry) -> None:
