@@ -18,6 +18,11 @@ DURATION_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 )  # fmt: skip
 
+#: Seconds; down to what a healthy event loop keeps within.
+LAG_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+
 #: Seconds; to hours, for what stays open.
 LIFETIME_BUCKETS = (
     0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 43200.0,
@@ -176,6 +181,26 @@ OTEL_RESPONSE_SIZE = MetricSpec(
     "Bytes of response body sent, as they went over the wire, without chunk framing.",
     ("http_request_method", "http_route", "http_response_status_code", "url_scheme", "error_type"),
     buckets=SIZE_BUCKETS,
+)
+
+# -- Event loop ------------------------------------------------------------------------------------
+
+EVENTLOOP_LAG = MetricSpec(
+    "asyncio_eventloop_lag_seconds",
+    "histogram",
+    "Longest time in each 50 ms for which the event loop did not look for what became ready.",
+    buckets=LAG_BUCKETS,
+)
+EVENTLOOP_TIME = MetricSpec(
+    "asyncio_eventloop_time_seconds_total",
+    "counter",
+    "Time that the event loop ran callbacks (busy) and waited for something to do (idle).",
+    ("state",),
+)
+EVENTLOOP_STALLS = MetricSpec(
+    "asyncio_eventloop_stalls_total",
+    "counter",
+    "Times that the event loop was held up for longer than the stall threshold.",
 )
 
 # -- Process ---------------------------------------------------------------------------------------

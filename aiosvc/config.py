@@ -27,6 +27,8 @@ class Options(TypedDict, total=False):
     sample_interval: float
     sample_timeout: float
     sample_keep: int
+    loop_probe: str
+    stall_threshold: float
     max_endpoints: int
     exclude: Iterable[str]
     count_own: bool
@@ -67,6 +69,18 @@ class Settings:
     sample_keep: int = field(
         default=3,
         metadata={"help": "intervals after which what a failing source last said is dropped"},
+    loop_probe: str = field(
+        default="auto",
+        metadata={
+            "help": "how the event loop is measured: auto (around its selector, else by a "
+            "heartbeat), heartbeat or off"
+        },
+    )
+    stall_threshold: float = field(
+        default=0.1,
+        metadata={
+            "help": "seconds from which an event loop that runs callbacks is stalled; 0.05 or more"
+        },
     )
     max_endpoints: int = field(
         default=500,
@@ -190,6 +204,8 @@ class Settings:
         _seconds("sample_interval", self.sample_interval, at_least=0.01)
         _seconds("sample_timeout", self.sample_timeout, at_least=0.01)
         _whole("sample_keep", self.sample_keep, at_least=0)
+        _one_of("loop_probe", self.loop_probe, ("auto", "heartbeat", "off"))
+        _seconds("stall_threshold", self.stall_threshold, at_least=0.05)
         _whole("max_endpoints", self.max_endpoints, at_least=1)
 
 

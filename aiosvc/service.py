@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from aiosvc import catalogue
 from aiosvc.collector import collector_of
 from aiosvc.config import Settings
+from aiosvc.eventloop import LoopWatch, Stall
 from aiosvc.health import Health
 from aiosvc.labels import LabelPolicy
 from aiosvc.readings import Readings
@@ -62,6 +63,9 @@ class Observer:
         self.collector.claim("response start buckets", settings.response_start_bounds)
         self.collector.claim("WebSocket buckets", settings.websocket_bounds)
         self.collector.claim("labels", labels.names)
+        if settings.loop_probe != "off":
+            self.collector.claim("loop_probe", settings.loop_probe)
+            self.collector.claim("stall_threshold", settings.stall_threshold)
         for spec in LABELLED:
             self.collector.extend(spec, labels.names)
         self.requests = RequestMetrics(settings, labels)
@@ -71,6 +75,9 @@ class Observer:
             timeout=settings.sample_timeout,
             keep=settings.sample_keep,
             on_error=self.collector.error,
+        )
+        self._loop = LoopWatch(
+            self.collector, kind=settings.loop_probe, stall_threshold=settings.stall_threshold
         )
         self._queues = QueueSource()
         # In a thread: it reads files, if quick ones, and an event loop is not to do that.
@@ -85,6 +92,15 @@ class Observer:
         but letters, digits, '_', '-' and '.'.
         """
         return self._queues.watch(queue, name)
+
+    def stalls(self) -> list[Stall]:
+        """
+        Return the last times that the event loop was held up, at most 100, oldest first.
+
+        Each says when and for how long, and in which line of code; see `aiosvc.eventloop.Stall`.
+        One that is under way is the last, so another thread is told while it lasts.
+        """
+        return self._loop.stalls()
 
     def count_connections(self, count: Callable[[], int]) -> None:
         """Sample `active_connections` from *count*, which an adapter calls once."""
@@ -101,6 +117,7 @@ class Observer:
         self.collector.attach(self.requests)
         self.collector.attach(self.sampler)
         self.collector.attach(self.scraper)
+        self._loop.start()
         self.sampler.start()
         # So that the first scrape has everything; a process that can't be read holds nobody up.
         with suppress(TimeoutError):
@@ -115,6 +132,7 @@ class Observer:
     async def stop(self) -> None:
         """Stop sampling; what was counted stays in the registry, gauges leave it."""
         await self.sampler.stop()
+        self._loop.stop()
         self.scraper.close()
         self.collector.retire(self.sampler)
         self.collector.retire(self.scraper)

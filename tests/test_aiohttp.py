@@ -259,7 +259,7 @@ async def test_buckets_of_ones_own(registry: CollectorRegistry) -> None:
     bounds = [
         line.split('le="')[1].split('"')[0]
         for line in text.splitlines()
-        if "seconds_bucket{" in line
+        if line.startswith("http_request_duration_seconds_bucket{")
     ]
     assert bounds == ["0.1", "1.0", "+Inf"]
 

@@ -28,7 +28,7 @@ RANKS = [
     {"labels", "importer", "negotiation", "seriestext", "health", "validation"},
     {"config", "readings", "families", "blocks"},
     {"clientmetrics", "foreign"},
-    {"exposition", "options", "requests", "sampling", "sources", "collector"},
+    {"exposition", "options", "requests", "sampling", "sources", "collector", "eventloop"},
     {"scrape"},
     {"templates", "service", "runner", "protocol", "endpoint"},
     {"endings"},
