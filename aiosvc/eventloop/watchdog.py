@@ -75,6 +75,7 @@ class Watchdog:
         try:
             self._thread.start()
         except RuntimeError as error:  # the process may have no more
+            self._thread = None
             self._on_error(error)
 
     def stop(self) -> None:
