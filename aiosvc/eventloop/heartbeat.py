@@ -50,6 +50,7 @@ class HeartbeatProbe:
 
     def start(self) -> None:
         """Begin to beat on the running loop."""
+        self._pid = os.getpid()
         self._set()
 
     def stop(self) -> None:
@@ -72,7 +73,6 @@ class HeartbeatProbe:
         loop = self._loop()
         if loop is not None:
             self._due = self.clock() + SLOT
-            self._pid = os.getpid()
             # An empty context: nobody's context variables are to live for as long as the service.
             self._timer = loop.call_later(SLOT, self._beat, context=contextvars.Context())
 

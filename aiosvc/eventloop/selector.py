@@ -143,7 +143,6 @@ class SelectorProbe:
         try:
             # First of all: who sees the period counted must not see it as under way too.
             self.since = now
-            self._pid = os.getpid()
             if since >= self.slot_end:
                 # The open slot was over before this period began; all since then was waiting.
                 waited = int((since - self.slot_end) / SLOT)

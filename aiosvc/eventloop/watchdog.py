@@ -16,10 +16,14 @@ that looks regularly would wake an idle process for nothing. So it looks when it
 So the wake-ups of an idle loop cost as many of this thread, and one more look each, 0.1 s later; a
 loop that does nothing costs none. A loop with a heartbeat never counts as idle: 20 wake-ups a second
 are its own, 7 of this thread come to that. A thread that ended is started again by the loop.
+
+A look that comes late itself means that the interpreter was not free, and the line is then where it
+became free, or that the process was stopped, and the line is of no meaning. The process's CPU time
+tells which: one that was stopped has used none.
 """
 
-import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,6 +36,9 @@ __all__ = ["Watchdog"]
 
 #: Seconds without a look after an error.
 PAUSE = 1.0
+
+#: Seconds by which a look may be late because the machine has much to do.
+TOO_LATE = 0.1
 
 #: Seconds until the next look at a loop that is held up, at most.
 LONGEST_PAUSE = 10.0
@@ -51,22 +58,25 @@ class Watchdog:
         threshold: float,
         sight: Callable[[], Sighting | None],
         on_error: Callable[[BaseException], None],
+        *,
+        cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
         self.threshold = threshold
+        self._cpu_clock = cpu_clock
+        # When the next look is to be, and the CPU time that had been used when that was decided.
+        self._planned: tuple[float, float] | None = None
         self._probe = probe
         self._stalls = stalls
         self._sight = sight
         self._on_error = on_error
         self._ended: deque[tuple[float, float]] = deque(maxlen=KEPT)
         self._stopping = False
-        self._pid = 0
         self._thread: threading.Thread | None = None
         # Held while nobody has something for the thread; given free to wake it.
         self._bell = threading.Lock()
 
     def start(self) -> None:
         """Start the thread; without one, stalls are only counted."""
-        self._pid = os.getpid()
         self._bell = threading.Lock()
         self._bell.acquire()
         self._probe.on_wake = self._unpark
@@ -84,11 +94,10 @@ class Watchdog:
         self.wake()
 
     def revive(self) -> None:
-        """Start another thread where the last one ended; in a process that was forked it has."""
+        """Start another thread where the last one has ended."""
         if self._thread is None or self._thread.is_alive() or self._stopping:
             return
-        if self._pid == os.getpid():
-            self._on_error(RuntimeError("the watchdog's thread had ended; there is another one"))
+        self._on_error(RuntimeError("the watchdog's thread had ended; there is another one"))
         self.start()
 
     def wake(self) -> None:
@@ -105,17 +114,33 @@ class Watchdog:
         """Look once; return the seconds until the next look, None while the loop waits."""
         while self._ended:
             self._stalls.end(*self._ended.popleft())
+        pause = self._look()
+        self._planned = None
+        if pause is not None:
+            self._planned = self._probe.clock() + pause, self._cpu_clock()
+        return pause
+
+    def _look(self) -> float | None:
         since = self._probe.owing_since()
         if since is None:
             return None
         age = self._probe.clock() - since
         if age < self.threshold:
             return self.threshold - age
+        if self._was_stopped():
+            return self.threshold
         sighting = self._sight()
         # What was seen counts only if the turn was still the same; if not, its end is told.
         if sighting is not None and self._probe.owing_since() == since:
             self._stalls.see(since, sighting)
         return min(age, LONGEST_PAUSE)
+
+    def _was_stopped(self) -> bool:
+        if self._planned is None:
+            return False
+        planned, cpu = self._planned
+        late = self._probe.clock() - planned
+        return late >= TOO_LATE and self._cpu_clock() - cpu < late / 2
 
     def _unpark(self) -> None:
         self._probe.parked = False

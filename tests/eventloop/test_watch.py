@@ -299,6 +299,7 @@ def test_two_loops_are_summed() -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    wait_for(lambda: watchdogs() == [], "the watchdogs' end")
     assert stalls(registry) >= 2
     assert busy(registry) >= 2 * BLOCK
 

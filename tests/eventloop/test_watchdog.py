@@ -21,7 +21,10 @@ class Bench:
         self.errors: list[BaseException] = []
         self.looks = 0
         self.raising: BaseException | None = None
-        self.watchdog = Watchdog(self.probe, self.stalls, 0.1, self.sight, self.errors.append)
+        self.used = Clock(0.0)
+        self.watchdog = Watchdog(
+            *(self.probe, self.stalls, 0.1, self.sight, self.errors.append), cpu_clock=self.used
+        )
 
     def sight(self) -> Sighting | None:
         """Count a look."""
@@ -85,6 +88,25 @@ def test_five_blocked_seconds_end_as_one_stall(bench: Bench) -> None:
     assert bench.watchdog.look() is None
     (stall,) = bench.stalls.list()
     assert (stall.ended, stall.seconds, stall.code) == (True, 5.0, HERE.code)
+
+
+@pytest.mark.parametrize(("used", "seen"), [(0.0, False), (0.4, False), (2.5, True)])
+def test_a_stopped_process_blames_no_line(bench: Bench, used: float, *, seen: bool) -> None:
+    """A look that is late itself counts if the process worked meanwhile, and not if it stood."""
+    since = bench.probe.since = bench.clock.now
+    bench.clock.now += bench.watchdog.look() or 0.0
+    bench.clock.now += 2.5
+    bench.used.now += used
+    pause = bench.watchdog.look()
+    assert pause == pytest.approx(2.6 if seen else 0.1)
+    assert bool(bench.stalls.list()) is seen
+    # Where it goes on to be held up, the next look is one in time.
+    bench.clock.now += pause or 0.0
+    bench.watchdog.look()
+    bench.probe.since = None
+    bench.watchdog.end(since, bench.clock.now - since)
+    bench.watchdog.look()
+    assert [stall.code for stall in bench.stalls.list()] == [HERE.code]
 
 
 def test_what_is_over_while_it_looks_is_not_blamed(bench: Bench) -> None:
