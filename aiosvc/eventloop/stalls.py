@@ -58,7 +58,7 @@ class Stall:
     def __str__(self) -> str:
         """Return where it was, in words."""
         if self.innermost is None:
-            return "where, can't be known: the interpreter was not free, or the process was stopped"
+            return "an unknown place: the interpreter was not free, or the process was stopped"
         place = str(self.code or self.innermost)
         if self.code not in (None, self.innermost):
             place = f"{place}, which called {self.innermost}"
@@ -144,7 +144,7 @@ class Stalls:
         if len(self._warnings) > PLACES:
             self._warnings.popitem(last=False)
         log.warning(
-            "the event loop %s %.2f s: %s%s",
+            "the event loop %s %.2f s at %s%s",
             "was held up for" if stall.ended else "has been held up for",
             stall.seconds,
             stall,

@@ -153,7 +153,7 @@ async def test_a_stopped_process_is_one_observation(kind: str, tmp_path: Path) -
             text, lambda t: value(t, "asyncio_eventloop_stalls_total") >= 1, "the stall"
         )
         second = await text()
-        await program.says("s: where, can't be known: ")
+        await program.says("s at an unknown place: ")
         assert await program.stop() == 0
     assert value(second, "asyncio_eventloop_stalls_total") == 1
     over = [

@@ -97,8 +97,8 @@ def test_one_that_nobody_saw_has_no_place(bench: Bench, warnings: pytest.LogCapt
     assert (stall.seconds, stall.code, stall.innermost, stall.task) == (3.0, None, None, None)
     assert warnings.messages == [
         (
-            "the event loop was held up for 3.00 s: where, can't be known: the interpreter was "
-            "not free, or the process was stopped"
+            "the event loop was held up for 3.00 s at an unknown place: the interpreter was not "
+            "free, or the process was stopped"
         )
     ]
 
@@ -134,13 +134,13 @@ def test_a_place_is_warned_of_once_in_ten_minutes(
         bench.stall(0.2)
     assert warnings.messages == [
         (
-            "the event loop was held up for 0.20 s: shop.py:3 in price, which called lib.py:7 in "
+            "the event loop was held up for 0.20 s at shop.py:3 in price, which called lib.py:7 in "
             "work (Task-1, order)"
         )
     ]
     bench.stall(0.3, dataclasses.replace(HERE, code=Place("shop.py", 4, "price"), task=None))
     assert warnings.messages[1:] == [
-        "the event loop was held up for 0.30 s: shop.py:4 in price, which called lib.py:7 in work"
+        "the event loop was held up for 0.30 s at shop.py:4 in price, which called lib.py:7 in work"
     ]
     bench.go(QUIET)
     bench.stall(0.4)
