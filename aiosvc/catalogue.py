@@ -306,7 +306,7 @@ SERIES = MetricSpec(
 LABEL_OVERFLOW = MetricSpec(
     "aiosvc_label_overflow_total",
     "counter",
-    "Times that a label value past the cap was replaced by '_other'.",
+    "Times that a label value past the cap was replaced by '_other', or its series left out.",
     ("metric", "label"),
 )
 INSTRUMENTATION_ERRORS = MetricSpec(

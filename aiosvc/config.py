@@ -69,6 +69,7 @@ class Settings:
     sample_keep: int = field(
         default=3,
         metadata={"help": "intervals after which what a failing source last said is dropped"},
+    )
     loop_probe: str = field(
         default="auto",
         metadata={

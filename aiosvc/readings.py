@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from prometheus_client import Metric
 from prometheus_client.samples import Exemplar, Sample
 
+from aiosvc.catalogue import LABEL_OVERFLOW as OVERFLOW
 from aiosvc.catalogue import MetricSpec
 
 __all__ = ["Distribution", "Labels", "Readings", "Refreshed", "Reporter", "Stepwise", "Total"]
@@ -88,7 +89,16 @@ class Readings:
         _merge(self.totals.setdefault(spec, {}), labels, value, Total.__add__)
 
     def family(self, family: Metric) -> None:
-        """Add a family of a user's source; a second one of the same name adds its samples."""
+        """
+        Add a family of a user's source; a second one of the same name adds its samples.
+
+        What a source left out is counted where everything that is left out is.
+        """
+        if family.name == OVERFLOW.name.removesuffix("_total"):
+            for sample in family.samples:
+                labels = tuple(sample.labels.get(name, "") for name in OVERFLOW.labels)
+                self.number(OVERFLOW, sample.value, labels)
+            return
         first = self.families.get(family.name)
         new = family.samples
         if first is None:

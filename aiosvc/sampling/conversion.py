@@ -46,6 +46,9 @@ TAKEN = frozenset(
 )
 OTHER = "_other"
 
+#: The one family of ours that a source may add to: what it had to leave out.
+OVERFLOW = catalogue.LABEL_OVERFLOW.name.removesuffix("_total")
+
 
 class Collector(Protocol):
     """
@@ -203,7 +206,7 @@ def _checked(family: Any) -> Generator[None, None, Metric]:
     """Return a copy of a user's family in which everything is what it should be."""
     if not isinstance(family, Metric):
         raise TypeError(f"returned {_short(family)} among the metric families")
-    if family.name in TAKEN:
+    if family.name in TAKEN and family.name != OVERFLOW:
         raise ValueError(f"family {family.name!r}: aiosvc exports a metric of that name itself")
     copy = Metric(family.name, _text(family.documentation), family.type, family.unit)
     seen = set()
