@@ -9,7 +9,7 @@ them in an asyncio.Queue, whose waiters are counted where it is found there, and
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -94,12 +94,17 @@ class _Asyncpg:
             cursor = await statement.cursor()
             return columns, await cursor.fetch(rows)
 
-        async with (
-            self._pool.acquire(timeout=wait) as connection,
-            connection.transaction(readonly=True),
-        ):
-            await connection.execute(_timeout(limit))
-            yield fetch
+        async with self._pool.acquire(timeout=wait) as connection:
+            try:
+                async with connection.transaction(readonly=True):
+                    await connection.execute(_timeout(limit))
+                    yield fetch
+            finally:
+                # Before 0.32 the pool never gets back the place of a connection that broke under a
+                # statement, unless it is told. One that was given back already can't be asked.
+                with suppress(Exception):
+                    if connection.is_closed():
+                        connection.terminate()
 
 
 class _Psycopg:

@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from postgres import Postgres
-from processes import poll, until
+from processes import DEADLINE, poll, until
 from prometheus_client import Metric
 
 from aiosvc.errors import ConfigError
@@ -202,6 +202,9 @@ async def test_a_killed_server_is_seen_and_its_return_too(
         await postgres.again()
         await service.until_up("sql", 1)
         await service.until_series("db_active_queries", {("shop",): 0.0})
+    async with asyncio.timeout(DEADLINE), AsyncExitStack() as stack:
+        for _ in range(MOST):  # every place of the pool is still there for the service
+            await stack.enter_async_context(client.connection())
 
 
 async def test_a_server_that_stands_still_costs_a_scrape_nothing(
