@@ -154,7 +154,6 @@ class Database:
         twice = sorted({name for name in names if names.count(name) > 1 or name in FIXED})
         if twice:
             raise ConfigError(f"database {name!r}: metric {twice[0]!r} is made twice")
-        self._holding = False
         self._came_from_idle = False
         self._told_hidden = False
 
@@ -166,7 +165,7 @@ class Database:
         counts = self._pool.counts()
         # The connection on which `queries` runs is not one that the service has in use.
         idle, active = counts.idle, counts.active
-        if self._holding and active:
+        if self._pool.holding and active:
             active -= 1
             idle = None if idle is None else idle + self._came_from_idle
         states = {"idle": idle, "active": active, "waiting": counts.waiting}
@@ -192,10 +191,8 @@ class Database:
         await self._room()
         self._came_from_idle = bool(self._pool.counts().idle)
         families: list[Metric] = []
-        connected = False
         try:
             async with self._pool.reading(self._acquire_timeout, self._statement_timeout) as fetch:
-                connected = self._holding = True
                 if self._active_queries:
                     families.append(await self._active(fetch))
                 for table in self._tables:
@@ -204,13 +201,13 @@ class Database:
             kind = ValueError if error.wrong else RuntimeError
             raise kind(f"database {self.name!r}: {error}") from error.__cause__
         except Exception as error:
-            what = "the connection failed" if connected else "no connection"
-            if isinstance(error, TimeoutError) and not connected:
+            what = "the connection failed" if self._pool.holding else "no connection"
+            if isinstance(error, TimeoutError) and not self._pool.holding:
                 text = f"no connection within {self._acquire_timeout:g} s"
                 raise TimeoutError(f"database {self.name!r}: {text}") from error
             raise ConnectionError(f"database {self.name!r}: {what}: {_said(error)}") from error
         finally:
-            self._holding = False
+            self._pool.holding = False
         return families + overflow(metric for table in self._tables for metric in table.metrics)
 
     async def _room(self) -> None:

@@ -49,6 +49,8 @@ class Pool(Protocol):
 
     #: Whether it is PostgreSQL that is connected to.
     postgres: bool
+    #: Whether `reading` has a connection; set as soon as it has, reset by whoever reads.
+    holding: bool
 
     def counts(self) -> Counts:
         """Return what the pool says now; takes no connection."""
@@ -74,6 +76,7 @@ def pool_of(client: object) -> Pool:
 
 class _Asyncpg:
     postgres = True
+    holding = False
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
@@ -95,6 +98,7 @@ class _Asyncpg:
             return columns, await cursor.fetch(rows)
 
         async with self._pool.acquire(timeout=wait) as connection:
+            self.holding = True
             try:
                 async with connection.transaction(readonly=True):
                     await connection.execute(_timeout(limit))
@@ -109,6 +113,7 @@ class _Asyncpg:
 
 class _Psycopg:
     postgres = True
+    holding = False
 
     def __init__(self, pool: Any) -> None:
         if not inspect.iscoroutinefunction(pool.getconn):
@@ -130,13 +135,17 @@ class _Psycopg:
                 columns = [column.name for column in cursor.description or ()]
                 return columns, await cursor.fetchmany(rows)
 
-        async with self._pool.connection(timeout=wait) as connection, connection.transaction():
-            await connection.execute("set transaction read only")
-            await connection.execute(_timeout(limit))
-            yield fetch
+        async with self._pool.connection(timeout=wait) as connection:
+            self.holding = True
+            async with connection.transaction():
+                await connection.execute("set transaction read only")
+                await connection.execute(_timeout(limit))
+                yield fetch
 
 
 class _SqlAlchemy:
+    holding = False
+
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self.postgres = engine.dialect.name == "postgresql"
@@ -169,6 +178,7 @@ class _SqlAlchemy:
         async with AsyncExitStack() as stack:  # its end rolls back
             async with asyncio.timeout(wait):
                 connection = await stack.enter_async_context(self._engine.connect())
+            self.holding = True
             if self.postgres:
                 # An engine in autocommit mode has no transaction that the next two could be about.
                 await connection.execution_options(isolation_level="READ COMMITTED")
