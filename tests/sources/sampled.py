@@ -40,7 +40,7 @@ class Service:
         registry = CollectorRegistry()
         self.observer = aiosvc.setup(app, registry=registry, sample_timeout=timeout)
         for name, source in sources.items():
-            self.observer.sampler.add(name, _as_function(source), interval=interval)
+            self.observer.sampler.add(name, source, interval=interval)
         self._client = TestClient(TestServer(app))
         #: Seconds that the slowest scrape took.
         self.slowest = 0.0
@@ -78,10 +78,3 @@ class Service:
     async def until_series(self, name: str, expected: Series | None) -> None:
         """Wait until a metric's numbers are as *expected*."""
         await poll(lambda: self.series(name), lambda now: now == expected, f"{name} {expected}")
-
-
-def _as_function(source: Source) -> Source:
-    async def read() -> Iterable[Metric]:
-        return await source()
-
-    return read

@@ -6,7 +6,12 @@ import re
 import signal
 import textwrap
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -517,4 +522,5 @@ def _children(pid: int) -> list[int]:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    os.kill(pid, number)
+    with suppress(ProcessLookupError):  # its client may have given it up
+        os.kill(pid, number)
