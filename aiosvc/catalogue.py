@@ -28,6 +28,9 @@ LIFETIME_BUCKETS = (
     0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 43200.0,
 )  # fmt: skip
 
+#: Seconds; from a pause that nobody notices to one that every request waits for.
+PAUSE_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
+
 #: Bytes; each four times the one before.
 SIZE_BUCKETS = (64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0)
 
@@ -41,7 +44,9 @@ class MetricSpec:
     for several applications on one registry means: their sum, the largest, the smallest, or the
     first one's (where each reports the same fact about the process). *buckets* are a histogram's
     default upper bounds, +Inf left out. A counter that *clashes* is exported without its type: in
-    OpenMetrics a counter's family has no `_total`, and there is a gauge of that name already.
+    OpenMetrics a counter's family has no `_total`, and there is a gauge of that name already. A
+    *standard* name is one that prometheus_client's own collector exports too; it is left to
+    whoever has it in the registry already.
     """
 
     name: str
@@ -51,6 +56,7 @@ class MetricSpec:
     merge: Merge = "sum"
     buckets: tuple[float, ...] = ()
     clashes: bool = False
+    standard: bool = False
 
 
 # -- HTTP server -----------------------------------------------------------------------------------
@@ -222,6 +228,103 @@ PROCESS_THREADS = MetricSpec(
     "gauge",
     "Threads of the process, as the operating system counts them.",
     merge="first",
+)
+PROCESS_MEMORY_LIMIT = MetricSpec(
+    "process_memory_limit_bytes",
+    "gauge",
+    "Memory that the process's container or control group may use; absent where nothing limits it.",
+    merge="first",
+)
+PROCESS_CONTEXT_SWITCHES = MetricSpec(
+    "process_context_switches_total",
+    "counter",
+    "Context switches of all threads: voluntary ones waited, involuntary ones were taken off.",
+    ("kind",),
+    merge="max",
+)
+PROCESS_CPU = MetricSpec(
+    "process_cpu_seconds_total",
+    "counter",
+    "Total user and system CPU time spent in seconds.",
+    merge="max",
+    standard=True,
+)
+PROCESS_VIRTUAL_MEMORY = MetricSpec(
+    "process_virtual_memory_bytes",
+    "gauge",
+    "Virtual memory size in bytes.",
+    merge="first",
+    standard=True,
+)
+PROCESS_RESIDENT_MEMORY = MetricSpec(
+    "process_resident_memory_bytes",
+    "gauge",
+    "Resident memory size in bytes.",
+    merge="first",
+    standard=True,
+)
+PROCESS_START = MetricSpec(
+    "process_start_time_seconds",
+    "gauge",
+    "Start time of the process since unix epoch in seconds.",
+    merge="first",
+    standard=True,
+)
+PROCESS_OPEN_FDS = MetricSpec(
+    "process_open_fds",
+    "gauge",
+    "Number of open file descriptors.",
+    merge="first",
+    standard=True,
+)
+PROCESS_MAX_FDS = MetricSpec(
+    "process_max_fds",
+    "gauge",
+    "Maximum number of open file descriptors.",
+    merge="first",
+    standard=True,
+)
+
+# -- Python and asyncio ----------------------------------------------------------------------------
+
+PYTHON_GC_DURATION = MetricSpec(
+    "python_gc_duration_seconds",
+    "histogram",
+    "Pauses of the garbage collector, in which no Python code runs, by generation.",
+    ("generation",),
+    buckets=PAUSE_BUCKETS,
+)
+ASYNCIO_TASKS = MetricSpec(
+    "asyncio_tasks",
+    "gauge",
+    "Tasks of the event loop that are not done, aiosvc's own left out.",
+)
+ASYNCIO_TASK_OLDEST = MetricSpec(
+    "asyncio_task_oldest_seconds",
+    "gauge",
+    "Time since the oldest task of the group was first seen, by the sampler; 0 when there is none.",
+    ("group",),
+    merge="max",
+)
+ASYNCIO_EXECUTOR_THREADS = MetricSpec(
+    "asyncio_executor_threads",
+    "gauge",
+    "Threads of the event loop's default executor.",
+)
+ASYNCIO_EXECUTOR_BUSY = MetricSpec(
+    "asyncio_executor_busy_threads",
+    "gauge",
+    "Threads of the default executor that run a function now.",
+)
+ASYNCIO_EXECUTOR_MAX = MetricSpec(
+    "asyncio_executor_max_threads",
+    "gauge",
+    "Threads that the default executor may have; absent until it is used for the first time.",
+)
+ASYNCIO_EXECUTOR_QUEUE = MetricSpec(
+    "asyncio_executor_queue_depth",
+    "gauge",
+    "Functions that wait for a thread of the default executor.",
 )
 
 # -- Queues ----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ names the option, what was given and what is expected.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -19,6 +20,8 @@ __all__ = ["Options", "ServeOptions", "Settings", "make"]
 
 T = TypeVar("T")
 
+GROUP = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9_.-]*")
+
 
 class Options(TypedDict, total=False):
     """The keyword arguments of `aiosvc.setup`; one key for each field of `Settings`."""
@@ -29,6 +32,7 @@ class Options(TypedDict, total=False):
     sample_keep: int
     loop_probe: str
     stall_threshold: float
+    task_groups: Mapping[str, str]
     max_endpoints: int
     exclude: Iterable[str]
     count_own: bool
@@ -81,6 +85,13 @@ class Settings:
         default=0.1,
         metadata={
             "help": "seconds from which an event loop that runs callbacks is stalled; 0.05 or more"
+        },
+    )
+    task_groups: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "groups in which asyncio_tasks are counted, by patterns of the task's or its "
+            "coroutine's name, like consumers=consume_*|drain"
         },
     )
     max_endpoints: int = field(
@@ -208,6 +219,7 @@ class Settings:
         _one_of("loop_probe", self.loop_probe, ("auto", "heartbeat", "off"))
         _seconds("stall_threshold", self.stall_threshold, at_least=0.05)
         _whole("max_endpoints", self.max_endpoints, at_least=1)
+        object.__setattr__(self, "task_groups", _groups("task_groups", self.task_groups))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -294,6 +306,26 @@ def _templates(name: str, value: object) -> tuple[str, ...]:
         if not isinstance(template, str) or not template.startswith(("/", "_unmatched")):
             raise ConfigError(f"{name}: {template!r} given; expected a template like '/health'")
     return templates
+
+
+def _groups(name: str, value: object) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{name}: {value!r} given; expected names and patterns, like "
+            "{'consumers': 'consume_*|drain'}"
+        )
+    for group, patterns in value.items():
+        if not isinstance(group, str) or not GROUP.fullmatch(group):
+            raise ConfigError(
+                f"{name}: group {group!r} given; expected letters, digits, '_', '-' and '.', and "
+                "no '_' first"
+            )
+        if not isinstance(patterns, str) or not all(p.strip() for p in patterns.split("|")):
+            raise ConfigError(
+                f"{name}: {group}: {patterns!r} given; expected a pattern like 'consume_*', or "
+                "several with '|' between"
+            )
+    return dict(value)
 
 
 def _sorted(value: object) -> object:

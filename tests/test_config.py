@@ -41,6 +41,7 @@ def test_defaults() -> None:
         "sample_keep": 3,
         "loop_probe": "auto",
         "stall_threshold": 0.1,
+        "task_groups": {},
         "max_endpoints": 500,
         "exclude": (),
         "count_own": False,
@@ -113,6 +114,16 @@ BOUNDS = "expected rising numbers, like (0.1, 0.5, 1)"
         ("max_endpoints", 0, "expected a whole number, 1 or more"),
         ("max_endpoints", 1.0, "expected a whole number, 1 or more"),
         ("max_endpoints", True, "expected a whole number, 1 or more"),
+        (
+            "task_groups",
+            "a=b",
+            "expected names and patterns, like {'consumers': 'consume_*|drain'}",
+        ),
+        (
+            "task_groups",
+            ("a",),
+            "expected names and patterns, like {'consumers': 'consume_*|drain'}",
+        ),
         ("buckets", (1.0, 0.5), BOUNDS),
         ("buckets", (1.0, 1.0), BOUNDS),
         ("buckets", (math.nan,), BOUNDS),
@@ -129,6 +140,36 @@ def test_wrong_setting(name: str, value: object, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make(Settings, {name: value})
     assert str(caught.value) == f"{name}: {value!r} given; {expected}"
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"_other": "x"}, "group '_other' given; expected letters, digits, '_', '-' and '.', and"),
+        ({"": "x"}, "group '' given; expected letters"),
+        ({"a b": "x"}, "group 'a b' given; expected letters"),
+        ({1: "x"}, "group 1 given; expected letters"),
+        (
+            {"a": ""},
+            "a: '' given; expected a pattern like 'consume_*', or several with '|' between",
+        ),
+        ({"a": "x||y"}, "a: 'x||y' given; expected a pattern"),
+        ({"a": ("x", "y")}, "a: ('x', 'y') given; expected a pattern"),
+    ],
+)
+def test_wrong_task_groups(groups: object, message: str) -> None:
+    """A group with a name that is no label value, or without a pattern, is refused."""
+    with pytest.raises(ConfigError) as caught:
+        make(Settings, {"task_groups": groups})
+    assert str(caught.value).startswith(f"task_groups: {message}")
+
+
+def test_task_groups_can_not_change_afterwards() -> None:
+    """The options have their own copy of what was given."""
+    given = {"consumers": "consume_*|drain"}
+    settings = Settings(task_groups=given)
+    given["more"] = "x"
+    assert settings.task_groups == {"consumers": "consume_*|drain"}
 
 
 @pytest.mark.parametrize(

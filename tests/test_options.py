@@ -76,6 +76,7 @@ def test_every_field_is_a_flag(kind: type, option: dataclasses.Field[Any]) -> No
 WRITTEN = {
     "exclude": ("/a,/b/*", '["/a", "/b/*"]'),
     "labels": ("region=eu,zone=b", '{region = "eu", zone = "b"}'),
+    "task_groups": ("consumers=consume_*|drain", '{consumers = "consume_*|drain"}'),
     "auth_exempt": ("/livez,/readyz", '["/livez", "/readyz"]'),
     "admin_port": ("9100", "9100"),
 }
