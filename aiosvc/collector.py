@@ -14,9 +14,9 @@ import logging
 import platform
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from functools import partial
 from itertools import accumulate, starmap
-from weakref import WeakKeyDictionary, ref
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from prometheus_client import CollectorRegistry, Metric
@@ -25,6 +25,7 @@ from aiosvc import catalogue
 from aiosvc.catalogue import CATALOGUE, MetricSpec
 from aiosvc.errors import ConfigError
 from aiosvc.families import Handed, Layout, Row, buckets
+from aiosvc.ownership import Ownership, family_of
 from aiosvc.readings import Distribution, Labels, Readings, Refreshed, Reporter, Stepwise
 from aiosvc.seriestext import Part
 from aiosvc.version import __version__
@@ -38,14 +39,15 @@ CUMULATIVE = ("counter", "histogram", "summary")
 #: How often to read in steps before nobody may come or go, by reading in one.
 ATTEMPTS = 3
 
+T = TypeVar("T")
+
 
 class ServiceCollector:
     """Asks every reporter of a registry and gives their answers as metric families."""
 
-    def __init__(self, is_taken: Callable[[Metric], bool] = lambda _family: False) -> None:
-        #: Whether the registry has a metric of that name from somebody else.
-        self._is_taken = is_taken
-        self._ours: dict[str, bool] = {}
+    def __init__(self, ownership: Ownership | None = None) -> None:
+        self.ownership = Ownership() if ownership is None else ownership
+        self._shared: dict[str, Any] = {}
         self._reporters: list[Reporter] = []
         self._retired = Readings()
         # Held while numbers move from a reporter to what is retired, and never between two steps.
@@ -105,10 +107,16 @@ class ServiceCollector:
         """Export *spec* with these labels after its own."""
         self._extra[spec] = names
 
+    def share(self, what: str, make: Callable[[], T]) -> T:
+        """Return the one object that all services of the registry have for *what*."""
+        shared: T = self._shared.setdefault(what, make())
+        return shared
+
     def describe(self) -> Iterator[Metric]:
         """Give the names that are ours, so that a registry refuses a second owner."""
         for spec in CATALOGUE:
-            yield _family(spec)
+            if self.ownership.exports(spec):
+                yield family_of(spec)
 
     def collect(self) -> Iterator[Metric]:
         """Give every family with what is known now; called by the registry at a scrape."""
@@ -120,6 +128,8 @@ class ServiceCollector:
         """Give the same as `collect`, without making samples of it."""
         readings = yield from self._read()
         for spec in CATALOGUE:
+            if not self.ownership.exports(spec):
+                continue
             names = spec.labels + self._extra.get(spec, ())
             if spec in readings.distributions:
                 yield self._histograms(spec, names, readings.distributions.pop(spec))
@@ -164,9 +174,7 @@ class ServiceCollector:
             error = ValueError("two sources give the same series; the first one's is exported")
             self.error(f"family {name}", error)
         for name, family in list(readings.families.items()):
-            if name not in self._ours:
-                self._ours[name] = not self._is_taken(family)
-            if not self._ours[name]:
+            if not self.ownership.admits(family):
                 del readings.families[name]
                 error = ValueError("the registry has a metric of that name; it is exported")
                 self.error(f"family {name}", error)
@@ -192,7 +200,7 @@ class ServiceCollector:
         key = spec, names, parts
         layout = self._layouts.get(key)
         if layout is None:
-            family = _family(spec)
+            family = family_of(spec)
             layout = Layout(family.name, spec.help, family.type, names, parts)
             self._layouts[key] = layout
         return layout
@@ -211,7 +219,7 @@ def collector_of(registry: CollectorRegistry) -> ServiceCollector:
     with _collectors_lock:
         known = _collectors.get(registry)
         if known is None:
-            known = ServiceCollector(partial(_is_taken, ref(registry)))
+            known = ServiceCollector(Ownership(registry))
             try:
                 registry.register(known)
             except ValueError as error:
@@ -224,42 +232,9 @@ def collector_of(registry: CollectorRegistry) -> ServiceCollector:
         return known
 
 
-class _Claim:
-    """What a registry refuses if it has a metric of that name."""
-
-    def __init__(self, family: Metric) -> None:
-        self._family = family
-
-    def describe(self) -> Iterator[Metric]:
-        yield self._family
-
-    def collect(self) -> Iterator[Metric]:
-        yield from ()
-
-
-def _is_taken(registry: "ref[CollectorRegistry]", family: Metric) -> bool:
-    known = registry()
-    if known is None:
-        return False
-    claim = _Claim(family)
-    try:
-        known.register(claim)
-    except ValueError:
-        return True
-    known.unregister(claim)
-    return False
-
-
 def _row(labels: Labels, found: Distribution) -> Row:
     below = tuple(accumulate(found.counts))
     return Row(labels, (*below, below[-1], found.sum), found.exemplars)
-
-
-def _family(spec: MetricSpec) -> Metric:
-    if spec.clashes:
-        return Metric(spec.name, spec.help, "unknown")
-    name = spec.name.removesuffix("_total") if spec.kind == "counter" else spec.name
-    return Metric(name, spec.help, spec.kind)
 
 
 def _metric(layout: Layout, rows: Iterable[Row]) -> Metric:

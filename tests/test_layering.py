@@ -28,6 +28,7 @@ RANKS = [
     {"labels", "importer", "negotiation", "seriestext", "health", "validation"},
     {"config", "readings", "families", "blocks"},
     {"clientmetrics", "foreign"},
+    {"ownership"},
     {"exposition", "options", "requests", "sampling", "sources", "collector", "eventloop"},
     {"scrape"},
     {"templates", "service", "runner", "protocol", "endpoint"},
