@@ -7,7 +7,6 @@ demo use this object and wire nothing themselves.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -15,14 +14,14 @@ from prometheus_client import CollectorRegistry
 from aiosvc import catalogue
 from aiosvc.collector import collector_of
 from aiosvc.config import Settings
-from aiosvc.eventloop import LoopWatch, Stall
+from aiosvc.eventloop import Stall
 from aiosvc.health import Health
 from aiosvc.labels import LabelPolicy
 from aiosvc.readings import Readings
 from aiosvc.requests import CLASSIC_FAMILIES, OTEL_FAMILIES, RequestMetrics
+from aiosvc.runtime import Runtime
 from aiosvc.sampling import Sampler
 from aiosvc.scrape import Scraper
-from aiosvc.sources.process import ProcessSource
 from aiosvc.sources.queues import QueueSource
 
 __all__ = ["Observer"]
@@ -34,9 +33,6 @@ LABELLED = (
     catalogue.HTTP_RESPONSE_START,
     catalogue.HTTP_FAILURES,
 )
-
-#: Seconds that a start may wait for the first sample of the process.
-FIRST_SAMPLE = 0.5
 
 Q = TypeVar("Q", bound="asyncio.Queue[Any]")
 
@@ -63,9 +59,6 @@ class Observer:
         self.collector.claim("response start buckets", settings.response_start_bounds)
         self.collector.claim("WebSocket buckets", settings.websocket_bounds)
         self.collector.claim("labels", labels.names)
-        if settings.loop_probe != "off":
-            self.collector.claim("loop_probe", settings.loop_probe)
-            self.collector.claim("stall_threshold", settings.stall_threshold)
         for spec in LABELLED:
             self.collector.extend(spec, labels.names)
         self.requests = RequestMetrics(settings, labels)
@@ -76,12 +69,8 @@ class Observer:
             keep=settings.sample_keep,
             on_error=self.collector.error,
         )
-        self._loop = LoopWatch(
-            self.collector, kind=settings.loop_probe, stall_threshold=settings.stall_threshold
-        )
         self._queues = QueueSource()
-        # In a thread: it reads files, if quick ones, and an event loop is not to do that.
-        self._process = self.sampler.add_source("process", ProcessSource().read)
+        self._runtime = Runtime(self.collector, self.sampler, settings)
         self.sampler.add_source("queues", self._queues.read, on_loop=True)
 
     def watch_queue(self, queue: Q, *, name: str) -> Q:
@@ -100,7 +89,7 @@ class Observer:
         Each says when and for how long, and in which line of code; see `aiosvc.eventloop.Stall`.
         One that is under way is the last, so another thread is told while it lasts.
         """
-        return self._loop.stalls()
+        return self._runtime.stalls()
 
     def count_connections(self, count: Callable[[], int]) -> None:
         """Sample `active_connections` from *count*, which an adapter calls once."""
@@ -117,11 +106,10 @@ class Observer:
         self.collector.attach(self.requests)
         self.collector.attach(self.sampler)
         self.collector.attach(self.scraper)
-        self._loop.start()
+        self._runtime.start()
         self.sampler.start()
-        # So that the first scrape has everything; a process that can't be read holds nobody up.
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._process.known.wait(), FIRST_SAMPLE)
+        # So that the first scrape has everything.
+        await self._runtime.known()
 
     def collect_late(self) -> None:
         """Keep what was counted after the stop, of a request that outlived its server."""
@@ -132,7 +120,7 @@ class Observer:
     async def stop(self) -> None:
         """Stop sampling; what was counted stays in the registry, gauges leave it."""
         await self.sampler.stop()
-        self._loop.stop()
+        self._runtime.stop()
         self.scraper.close()
         self.collector.retire(self.sampler)
         self.collector.retire(self.scraper)

@@ -30,7 +30,7 @@ RANKS = [
     {"clientmetrics", "foreign"},
     {"ownership"},
     {"exposition", "options", "requests", "sampling", "sources", "collector", "eventloop"},
-    {"scrape"},
+    {"scrape", "runtime"},
     {"templates", "service", "runner", "protocol", "endpoint"},
     {"endings"},
     {"tap", "admin"},

@@ -13,8 +13,7 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
-from aiosvc import catalogue
-from aiosvc import ownership
+from aiosvc import catalogue, ownership
 from aiosvc.catalogue import CATALOGUE, MetricSpec
 from aiosvc.collector import ServiceCollector, collector_of
 from aiosvc.errors import ConfigError
@@ -184,4 +183,6 @@ def test_a_registry_that_keeps_its_collectors_elsewhere(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(ownership, "collectors_of", gone)
     collector.ownership.look()
-    assert {s for s in STANDARD if not collector.ownership.exports(s)} == {catalogue.PROCESS_OPEN_FDS}
+    assert {s for s in STANDARD if not collector.ownership.exports(s)} == {
+        catalogue.PROCESS_OPEN_FDS
+    }
