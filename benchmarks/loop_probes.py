@@ -73,7 +73,12 @@ async def score(seconds, stalls):
         probe.stop()
     for task in tasks:
         task.cancel()
-    print(f"{stalls} stalls of {BLOCK * 1000:.0f} ms in {seconds:g} s")
+    print_score(seen, blocks, seconds)
+
+
+def print_score(seen, blocks, seconds):
+    """Print how many of the blocks each probe saw, and how exactly."""
+    print(f"{len(blocks)} stalls of {BLOCK * 1000:.0f} ms in {seconds:g} s")
     for name, late in seen.items():
         errors = []
         for first, last in blocks:
@@ -82,10 +87,14 @@ async def score(seconds, stalls):
             ]
             if lengths:
                 errors.append(abs(max(lengths) - (last - first)))
-        found = f"{len(errors):3} of {stalls} seen, {len(late) - len(errors)} that were none"
-        worst = f", length wrong by {statistics.median(errors) * 1000:6.2f} ms (median), "
-        worst += f"{max(errors) * 1000:6.2f} ms (most)" if errors else ""
-        print(f"  {name:26} {found}{worst if errors else ''}")
+        print(
+            f"  {name:26} {len(errors):3} of {len(blocks)} seen, {len(late) - len(errors)} others",
+            end="",
+        )
+        if errors:
+            usual, most = statistics.median(errors) * 1000, max(errors) * 1000
+            print(f"; length wrong by {usual:6.2f} ms (median), {most:6.2f} ms (most)", end="")
+        print()
 
 
 async def idle(name):

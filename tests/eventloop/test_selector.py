@@ -263,6 +263,15 @@ def test_an_observer_that_fails_does_not_fail_the_loop(bench: Bench) -> None:
     assert [type(error) for error in bench.errors] == [ZeroDivisionError]
 
 
+def test_what_is_counted_is_no_longer_under_way(bench: Bench) -> None:
+    """When a period is told, it has ended for every reader, so that none counts it twice."""
+    seen = []
+    bench.probe._observe = lambda *_: seen.append(bench.probe.owing_since())
+    bench.work(5.0)
+    bench.wait(0.1)
+    assert seen == [1005.0]
+
+
 def test_the_sleeper_is_woken_when_a_wait_ends(bench: Bench) -> None:
     """Who sleeps until the loop has something to do is woken by the end of a wait, not of a poll."""
     woken = []

@@ -264,12 +264,14 @@ def test_two_registries_are_told_each_for_itself() -> None:
         await stall()
         before = stalls(early)
         second.start()
+        assert len(watchdogs()) == 1
         assert stalls(late) == 0
         await stall()
         assert stalls(early) - before == stalls(late) >= 1
         assert busy(early) - busy(late) >= BLOCK
         first.stop()
         second.stop()
+        assert "select" not in vars(asyncio.get_running_loop()._selector)  # type: ignore[attr-defined]
         before = stalls(early)
         first.start()
         first.stop()
