@@ -5,6 +5,7 @@ from aiosvc.aiohttp import setup
 from aiosvc.config import Settings
 from aiosvc.errors import AiosvcError, BindError, ConfigError, ImportStringError
 from aiosvc.labels import FromRequest, FromResponseHeader
+from aiosvc.queues import PoolClosedError, WorkerPool
 from aiosvc.service import Observer
 from aiosvc.version import __version__
 
@@ -17,7 +18,9 @@ __all__ = [
     "FromResponseHeader",
     "ImportStringError",
     "Observer",
+    "PoolClosedError",
     "Settings",
+    "WorkerPool",
     "__version__",
     "setup",
     "start_metrics_server",

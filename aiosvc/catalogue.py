@@ -31,6 +31,17 @@ LIFETIME_BUCKETS = (
 #: Seconds; from a pause that nobody notices to one that every request waits for.
 PAUSE_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
 
+#: Seconds; of waiting in a queue, to half an hour.
+WAIT_BUCKETS = (
+    0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
+)  # fmt: skip
+
+#: Seconds; of jobs, to an hour.
+PROCESSING_BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0,
+    3600.0,
+)  # fmt: skip
+
 #: Bytes; each four times the one before.
 SIZE_BUCKETS = (64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0)
 
@@ -332,7 +343,25 @@ ASYNCIO_EXECUTOR_QUEUE = MetricSpec(
 QUEUE_DEPTH = MetricSpec(
     "queue_depth",
     "gauge",
-    "Items ready in the queue and waiting to be taken.",
+    "Items ready and waiting to be taken; those scheduled for later are not.",
+    ("queue_name",),
+)
+QUEUE_IN_FLIGHT = MetricSpec(
+    "queue_in_flight",
+    "gauge",
+    "Items taken and not finished yet; absent where nothing says when an item is finished.",
+    ("queue_name",),
+)
+QUEUE_SCHEDULED = MetricSpec(
+    "queue_scheduled",
+    "gauge",
+    "Items that wait for their time, such as retries; not in the depth yet.",
+    ("queue_name",),
+)
+QUEUE_DEAD = MetricSpec(
+    "queue_dead",
+    "gauge",
+    "Items given up on and kept as dead letters; absent where none are kept.",
     ("queue_name",),
 )
 QUEUE_CAPACITY = MetricSpec(
@@ -340,6 +369,114 @@ QUEUE_CAPACITY = MetricSpec(
     "gauge",
     "Items that the queue can hold; absent for an unbounded queue.",
     ("queue_name",),
+)
+QUEUE_CONSUMERS = MetricSpec(
+    "queue_consumers",
+    "gauge",
+    "Consumers attached to the queue, busy or waiting; absent where they can't be known.",
+    ("queue_name",),
+)
+QUEUE_CONSUMERS_WAITING = MetricSpec(
+    "queue_consumers_waiting",
+    "gauge",
+    "Consumers that wait for an item now, which is to say idle ones.",
+    ("queue_name",),
+)
+QUEUE_PRODUCERS_WAITING = MetricSpec(
+    "queue_producers_waiting",
+    "gauge",
+    "Producers that wait for room in the queue now.",
+    ("queue_name",),
+)
+QUEUE_RETAINED = MetricSpec(
+    "queue_retained_items",
+    "gauge",
+    "Items that the queue's store holds, finished ones that were not deleted included.",
+    ("queue_name",),
+)
+QUEUE_OLDEST_ITEM = MetricSpec(
+    "queue_oldest_item_age_seconds",
+    "gauge",
+    "Time since the oldest item that is ready became so; 0 when there is none.",
+    ("queue_name",),
+    merge="max",
+)
+QUEUE_OLDEST_RUNNING = MetricSpec(
+    "queue_oldest_running_seconds",
+    "gauge",
+    "How long the job that runs longest has been running; 0 when none runs.",
+    ("queue_name",),
+    merge="max",
+)
+QUEUE_LAST_COMPLETED = MetricSpec(
+    "queue_last_completed_timestamp_seconds",
+    "gauge",
+    "Unix time at which an attempt last ended, however it ended; absent before the first.",
+    ("queue_name",),
+    merge="max",
+)
+QUEUE_ENQUEUED = MetricSpec(
+    "queue_items_enqueued_total",
+    "counter",
+    "Items that the queue took in; a retry that goes back into it is none.",
+    ("queue_name",),
+)
+QUEUE_REJECTED = MetricSpec(
+    "queue_items_rejected_total",
+    "counter",
+    "Items that the queue did not take in, by reason.",
+    ("queue_name", "reason"),
+)
+QUEUE_DROPPED = MetricSpec(
+    "queue_items_dropped_total",
+    "counter",
+    "Items that left without having been processed to an end, by reason.",
+    ("queue_name", "reason"),
+)
+QUEUE_COMPLETED = MetricSpec(
+    "queue_items_completed_total",
+    "counter",
+    "Attempts to process an item, each exactly once, by how they ended.",
+    ("queue_name", "job", "outcome"),
+)
+QUEUE_WAIT = MetricSpec(
+    "queue_wait_seconds",
+    "histogram",
+    "Time from when an item became ready to when it was taken.",
+    ("queue_name",),
+    buckets=WAIT_BUCKETS,
+)
+QUEUE_PROCESSING = MetricSpec(
+    "queue_processing_seconds",
+    "histogram",
+    "Time that an attempt to process an item took, however it ended.",
+    ("queue_name", "job"),
+    buckets=PROCESSING_BUCKETS,
+)
+WORKER_SLOTS = MetricSpec(
+    "worker_slots",
+    "gauge",
+    "Jobs that can run at the same time.",
+    ("queue_name",),
+)
+WORKERS_BUSY = MetricSpec(
+    "workers_busy",
+    "gauge",
+    "Jobs that run now.",
+    ("queue_name",),
+)
+WORKER_BUSY_SECONDS = MetricSpec(
+    "worker_busy_seconds_total",
+    "counter",
+    "Time spent on jobs, those that still run included; its rate by worker_slots is utilisation.",
+    ("queue_name",),
+)
+QUEUE_INFO = MetricSpec(
+    "queue_info",
+    "gauge",
+    "What the queue is, always 1; of scope 'process' replicas are summed, of 'shared' they agree.",
+    ("queue_name", "backend", "scope"),
+    merge="first",
 )
 
 # -- aiosvc itself ---------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Settings:
     )
     sample_interval: float = field(
         default=1.0,
-        metadata={"help": "seconds between two samples of connections, queues and process"},
+        metadata={"help": "seconds between two samples of connections and process"},
     )
     sample_timeout: float = field(
         default=5.0,

@@ -6,8 +6,8 @@ demo use this object and wire nothing themselves.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar, Unpack
 
 from prometheus_client import CollectorRegistry
 
@@ -17,12 +17,12 @@ from aiosvc.config import Settings
 from aiosvc.eventloop import Stall
 from aiosvc.health import Health
 from aiosvc.labels import LabelPolicy
+from aiosvc.queues import JobTracker, PoolKeywords, Queues, WorkerPool
 from aiosvc.readings import Readings
 from aiosvc.requests import CLASSIC_FAMILIES, OTEL_FAMILIES, RequestMetrics
 from aiosvc.runtime import Runtime
 from aiosvc.sampling import Sampler
 from aiosvc.scrape import Scraper
-from aiosvc.sources.queues import QueueSource
 
 __all__ = ["Observer"]
 
@@ -34,7 +34,8 @@ LABELLED = (
     catalogue.HTTP_FAILURES,
 )
 
-Q = TypeVar("Q", bound="asyncio.Queue[Any]")
+Q = TypeVar("Q")
+T = TypeVar("T")
 
 
 class Observer:
@@ -69,18 +70,51 @@ class Observer:
             keep=settings.sample_keep,
             on_error=self.collector.error,
         )
-        self._queues = QueueSource()
+        self._queues = Queues(self.collector.error)
         self._runtime = Runtime(self.collector, self.sampler, settings)
-        self.sampler.add_source("queues", self._queues.read, on_loop=True)
 
-    def watch_queue(self, queue: Q, *, name: str) -> Q:
+    def watch_queue(self, queue: Q, *, name: str, waits: bool = True) -> Q:
         """
-        Export the depth and capacity of an asyncio queue, in place, and return the queue.
+        Export how *queue* is doing as *name*, in place, and return it unchanged.
 
-        Raises ConfigError where *queue* is no asyncio.Queue, or *name* is taken or holds anything
-        but letters, digits, '_', '-' and '.'.
+        It may be a queue of asyncio, queue or janus or of a subclass, an anyio memory object stream
+        or CapacityLimiter, an aiojobs.Scheduler, an executor, or an asyncio.Semaphore. It is held
+        weakly. Of the queues also is measured how long items wait, and the age of the oldest; items
+        that are there already count as no older than this call, and in no wait. With *waits* False
+        items are only counted, which costs less.
+
+        Raises ConfigError for anything else, and where another queue has the name or it holds
+        anything but letters, digits, '_', '-' and '.'.
         """
-        return self._queues.watch(queue, name)
+        return self._queues.watch(queue, name, waits=waits)
+
+    def track_jobs(
+        self, name: str, *, jobs: Iterable[str] = (), slots: int | None = None
+    ) -> JobTracker:
+        """
+        Return what counts and times the jobs of queue *name* that workers of your own process.
+
+        *jobs* are the names that become label values; without any, the first fifty do. *slots* is
+        how many jobs can run at once, where that is known. Raises ConfigError for a wrong name.
+        """
+        return self._queues.track(name, jobs, slots)
+
+    def worker_pool(
+        self,
+        queue: Any,
+        handler: Callable[[T], Awaitable[object]],
+        *,
+        name: str,
+        **options: Unpack[PoolKeywords],
+    ) -> WorkerPool:
+        """
+        Watch *queue* as *name* and return a pool that calls *handler* with each of its items.
+
+        Start it with `start()`, or with `async with`, which also stops it. The options are the
+        fields of `aiosvc.queues.PoolOptions`. Raises ConfigError for a wrong one, and as
+        `watch_queue` does.
+        """
+        return self._queues.pool(queue, handler, name, **options)
 
     def stalls(self) -> list[Stall]:
         """
@@ -104,6 +138,7 @@ class Observer:
     async def start(self) -> None:
         """Begin sampling on the running loop and be part of the registry's scrapes."""
         self.collector.attach(self.requests)
+        self.collector.attach(self._queues)
         self.collector.attach(self.sampler)
         self.collector.attach(self.scraper)
         self._runtime.start()
@@ -125,6 +160,8 @@ class Observer:
         self.collector.retire(self.sampler)
         self.collector.retire(self.scraper)
         self.collector.retire(self.requests)
+        self.collector.retire(self._queues)
         self.requests.forget()
         self.sampler.forget()
+        self._queues.forget()
         self.scraper.forget()

@@ -551,7 +551,7 @@ async def test_signal_to_the_demo(tmp_path: Path, number: signal.Signals) -> Non
     async with Program("demo", "--port=0", directory=tmp_path) as program:
         program.send(number)
         assert await program.ended() == 0
-        assert "e-mail queue drained: 0 processed, 0 left" in program.stderr
+        assert "queue email drained: 0 processed, 0 left" in program.stderr
         assert_quiet(program)
 
 
@@ -574,7 +574,7 @@ async def test_demo_drains(tmp_path: Path) -> None:
         assert await asyncio.gather(*(order(program.url) for _ in range(30))) == [202] * 30
         assert await program.stop() == 0
         assert re.search(
-            r"e-mail queue drained: \d+ processed, 0 left$", program.stderr, re.MULTILINE
+            r"queue email drained: \d+ processed, 0 left$", program.stderr, re.MULTILINE
         )
         assert_quiet(program)
 
@@ -590,7 +590,7 @@ async def test_demo_gives_up_in_time(tmp_path: Path) -> None:
         program.send(signal.SIGTERM)
         await until(lambda: not program.accepts(), "a refused connection")
         assert await program.ended() == 0
-        assert "WARNING aiosvc.demo: e-mail queue drained: 0 processed, 5 left" in program.stderr
+        assert "WARNING aiosvc.queues: queue email drained: 0 processed, 5 left" in program.stderr
         assert "Traceback" not in program.stderr
 
 

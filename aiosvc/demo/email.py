@@ -1,27 +1,25 @@
 """
-The e-mail queue: workers that send one confirmation per order, retry, and drain at the end.
+The e-mail queue: a pool of workers that sends one confirmation per order.
 
 Rule: every order that `enqueue` took is in exactly one place: in the queue, with a worker, waiting
 for its next attempt, or settled as sent or failed. `pending` counts the first three, so at any time
-accepted == sent + failed + pending, and a drain is over when pending is 0.
+accepted == sent + failed + pending.
 
-A failed attempt does not keep its worker: the order waits in a task of its own and then goes back
-into the queue, behind whoever came in between. When draining, that wait is cut short, since what is
-left in memory at the end is lost. An unexpected exception is not retried: the message may be out
-already, and sending it twice is worse than saying that it failed.
+The workers are an `aiosvc.WorkerPool`, which repeats failed attempts later, keeps what it gave up on
+as dead letters, and works off the queue when the service stops. An unexpected exception is not
+retried: the message may be out already, and sending it twice is worse than saying that it failed.
 """
 
 import asyncio
-import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable
 from random import Random
 from typing import NamedTuple, Protocol
 
 from aiosvc.demo.orders import BusinessMetrics, Order, Status
+from aiosvc.service import Observer
 
 __all__ = [
     "MAX_RETRY_AFTER",
@@ -33,11 +31,10 @@ __all__ = [
     "Transport",
 ]
 
-logger = logging.getLogger("aiosvc.demo")
-
 MAX_RETRY_AFTER = 60  # seconds; who is told to wait longer does not come back
-_BACKOFF = 0.2  # seconds before the second attempt, doubled for each one after it
-_MAX_DOUBLINGS = 7  # so no wait is longer than 26 seconds, before the jitter
+_BACKOFF = 0.2  # seconds at most before the second attempt, doubled for each one after it
+_MAX_BACKOFF = 30.0  # seconds
+_DEAD_LETTERS = 100  # orders given up on that are kept to look at
 _SPREAD = 0.5  # sigma of the log-normal send time: 2 % take longer than 2.8 times the median
 
 
@@ -111,12 +108,14 @@ class Mailer:
     """
     The queue's workers, from `start` to `drain`.
 
-    `queue` is any asyncio.Queue of orders that only this mailer puts into and takes from.
-    `expected_seconds` is what one send should take; it is believed until sends were observed.
+    `queue` is any asyncio.Queue of orders that only this mailer puts into and takes from; *observer*
+    shows it and its workers as `email`. `expected_seconds` is what one send should take; it is
+    believed until sends were observed.
     """
 
     def __init__(
         self,
+        observer: Observer,
         queue: asyncio.Queue[Order],
         transport: Transport,
         metrics: BusinessMetrics,
@@ -129,28 +128,32 @@ class Mailer:
         self._queue = queue
         self._transport = transport
         self._metrics = metrics
-        self._workers = workers
         self._max_attempts = max_attempts
-        self._rng = rng
         self._rate = DrainRate(workers=workers, expected=expected_seconds)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._settled = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._draining = asyncio.Event()
-        self._drained: Drained | None = None
+        self._pool = observer.worker_pool(
+            queue,
+            self._send,
+            name="email",
+            jobs=["send_confirmation"],
+            concurrency=workers,
+            attempts=max_attempts,
+            retry_on=SendError,
+            backoff=_BACKOFF,
+            backoff_max=max(_BACKOFF, _MAX_BACKOFF),
+            dead_letters=_DEAD_LETTERS,
+            rng=rng,
+        )
         self.pending = 0
 
     @property
     def draining(self) -> bool:
-        """Whether a drain has begun: no order should be enqueued any more."""
-        return self._draining.is_set()
+        """Whether a drain has begun: `enqueue` takes no order any more."""
+        return self._pool.closed
 
     def enqueue(self, order: Order) -> None:
-        """Take an order in, or raise asyncio.QueueFull and forget it."""
-        self._queue.put_nowait(order)
+        """Take an order in; raises asyncio.QueueFull or aiosvc.PoolClosedError and forgets it."""
+        self._pool.put_nowait(order)
         self.pending += 1
-        self._idle.clear()
 
     def retry_after(self) -> int:
         """Return in how many whole seconds, 1 to 60, the present backlog is worked off."""
@@ -159,52 +162,24 @@ class Mailer:
 
     def start(self) -> None:
         """Start the workers on the running loop."""
-        for number in range(self._workers):
-            self._spawn(self._work(), f"email-worker-{number}")
+        self._pool.start()
 
     async def stop(self) -> None:
         """Cancel the workers and the waiting retries; what they held stays pending."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._pool.stop(0)
 
     async def drain(self, deadline: float) -> Drained:
         """
-        Work off what is pending for up to `deadline` seconds, then stop; log how it went.
+        Work off what is pending for up to `deadline` seconds, then stop; how it went is logged.
 
         A second call returns the first one's result.
         """
-        if self._drained is not None:
-            return self._drained
-        self._draining.set()
-        before = self._settled
-        with suppress(TimeoutError):
-            async with asyncio.timeout(deadline):
-                await self._idle.wait()
-        await self.stop()
-        self._drained = Drained(self._settled - before, self.pending)
-        logger.log(
-            logging.WARNING if self._drained.left else logging.INFO,
-            "e-mail queue drained: %d processed, %d left%s",
-            *self._drained,
-            " and lost, as a queue in memory ends with its process" if self._drained.left else "",
-        )
-        return self._drained
+        drained = await self._pool.stop(deadline)
+        return Drained(drained.processed, len(drained.left))
 
-    async def _work(self) -> None:
-        while True:
-            order = await self._queue.get()
-            self._rate.taken(left=self._queue.qsize())
-            try:
-                await self._attempt(order)
-            except Exception:
-                logger.exception("order %d: sending crashed, not retried", order.id)
-                self._settle(order, Status.FAILED)
-            finally:
-                self._queue.task_done()
-
-    async def _attempt(self, order: Order) -> None:
+    async def _send(self, order: Order) -> None:
+        """Make one attempt, for the pool, which repeats it after a SendError."""
+        self._rate.taken(left=self._queue.qsize())
         order.status = Status.SENDING
         order.attempts += 1
         try:
@@ -213,33 +188,19 @@ class Mailer:
         except SendError:
             if order.attempts >= self._max_attempts:
                 self._settle(order, Status.FAILED)
-                return
-            order.status = Status.ACCEPTED
-            self._metrics.retried.inc()
-            self._spawn(self._put_back(order), f"email-retry-{order.id}")
+            else:
+                order.status = Status.ACCEPTED
+                self._metrics.retried.inc()
+            raise
         except asyncio.CancelledError:
             order.status = Status.ACCEPTED
             raise
-        else:
-            self._settle(order, Status.SENT)
-
-    async def _put_back(self, order: Order) -> None:
-        """Wait the order's backoff, or until draining, and then for room in the queue."""
-        exact = _BACKOFF * 2 ** min(order.attempts - 1, _MAX_DOUBLINGS)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(exact * self._rng.uniform(0.5, 1.5)):
-                await self._draining.wait()
-        await self._queue.put(order)
+        except Exception:
+            self._settle(order, Status.FAILED)
+            raise
+        self._settle(order, Status.SENT)
 
     def _settle(self, order: Order, outcome: Status) -> None:
         order.status = outcome
         (self._metrics.sent if outcome is Status.SENT else self._metrics.failed).inc()
-        self._settled += 1
         self.pending -= 1
-        if not self.pending:
-            self._idle.set()
-
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

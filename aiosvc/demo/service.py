@@ -32,6 +32,7 @@ from aiosvc.demo.orders import (
     parse_order,
 )
 from aiosvc.errors import ConfigError
+from aiosvc.queues import PoolClosedError
 
 __all__ = ["MAILER", "DemoOptions", "make_app"]
 
@@ -109,7 +110,9 @@ def make_app(
     queue = asyncio.Queue[Order](maxsize=options.queue_size)
     metrics = BusinessMetrics.of(registry)
     rng = Random(options.seed)  # noqa: S311 - a simulation, nothing secret
+    obs = setup(app, registry=registry, admin=admin)
     mailer = Mailer(
+        obs,
         queue,
         SimulatedTransport(median=options.send_seconds, failure_rate=options.failure_rate, rng=rng),
         metrics,
@@ -120,9 +123,6 @@ def make_app(
     )
     store = OrderStore(capacity=max(_REMEMBERED_ORDERS, 2 * options.queue_size))
     app.add_routes(_Shop(store, mailer, metrics, options.drain_timeout).routes())
-
-    obs = setup(app, registry=registry, admin=admin)
-    obs.watch_queue(queue, name="email")
 
     async def work(_: web.Application) -> AsyncIterator[None]:
         mailer.start()
@@ -193,12 +193,12 @@ class _Shop:
         except web.HTTPRequestEntityTooLarge:
             self._reject(Rejection.INVALID)
             raise
-        if self._mailer.draining:
-            self._reject(Rejection.STOPPING)
-            return _unavailable("the service is stopping", math.ceil(self._drain_timeout))
         order = self._store.draft(new)
         try:
             self._mailer.enqueue(order)
+        except PoolClosedError:
+            self._reject(Rejection.STOPPING)
+            return _unavailable("the service is stopping", math.ceil(self._drain_timeout))
         except asyncio.QueueFull:
             self._reject(Rejection.QUEUE_FULL)
             return _unavailable("the e-mail queue is full", self._mailer.retry_after())

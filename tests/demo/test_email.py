@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from aiosvc.config import Settings
 from aiosvc.demo import email
 from aiosvc.demo.email import Drained, DrainRate, Mailer, SendError, SimulatedTransport
 from aiosvc.demo.orders import BusinessMetrics, Order, Status
+from aiosvc.service import Observer
 
 from .waiting import until
 
@@ -51,6 +53,7 @@ class Shop:
         self.queue: asyncio.Queue[Order] = asyncio.Queue(maxsize=queue_size)
         self.orders: list[Order] = []
         self.mailer = Mailer(
+            Observer(self.registry, Settings()),
             self.queue,
             transport,
             BusinessMetrics.of(self.registry),
@@ -180,7 +183,7 @@ async def test_crash_is_logged_and_the_worker_goes_on(caplog: pytest.LogCaptureF
         assert shop.statuses() == ["failed", "sent"]
         assert shop.orders[0].attempts == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "order 1: sending crashed, not retried"
+        "queue email: attempt 1 at send_confirmation failed, and is not repeated"
     ]
     assert caplog.records[0].exc_info is not None
 
@@ -196,13 +199,13 @@ async def test_full_queue_takes_nothing() -> None:
 
 async def test_drain_finishes_what_is_queued(caplog: pytest.LogCaptureFixture) -> None:
     """A drain with enough time leaves nothing and says how many orders it settled."""
-    caplog.set_level(logging.INFO, "aiosvc.demo")
+    caplog.set_level(logging.INFO, "aiosvc.queues")
     async with running(Script()) as shop:
         shop.order(10)
         assert await shop.mailer.drain(5) == Drained(processed=10, left=0)
         assert set(shop.statuses()) == {"sent"}
     assert [record.getMessage() for record in caplog.records] == [
-        "e-mail queue drained: 10 processed, 0 left"
+        "queue email drained: 10 processed, 0 left"
     ]
 
 
@@ -217,10 +220,7 @@ async def test_drain_counts_what_is_left(caplog: pytest.LogCaptureFixture) -> No
         assert script.sending == 0
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert record.getMessage() == (
-        "e-mail queue drained: 0 processed, 5 left and lost, "
-        "as a queue in memory ends with its process"
-    )
+    assert record.getMessage() == ("queue email drained: 0 processed, 5 left, dropped")
 
 
 async def test_drain_cuts_backoff_short(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ async def test_drain_cuts_backoff_short(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_second_drain_repeats_the_answer(caplog: pytest.LogCaptureFixture) -> None:
     """Draining twice gives the first result and logs nothing more."""
-    caplog.set_level(logging.INFO, "aiosvc.demo")
+    caplog.set_level(logging.INFO, "aiosvc.queues")
     async with running(Script()) as shop:
         shop.order(2)
         assert await shop.mailer.drain(5) == await shop.mailer.drain(5) == Drained(2, 0)

@@ -199,16 +199,16 @@ async def test_stopping(registry: CollectorRegistry, caplog: pytest.LogCaptureFi
         assert response.headers["Retry-After"] == "1"
         assert registry.get_sample_value("orders_rejected_total", {"reason": "stopping"}) == 1
         assert client.app[MAILER].pending == 3
-    logged = [r.getMessage() for r in caplog.records if r.name == "aiosvc.demo"]
+    logged = [r.getMessage() for r in caplog.records if r.name == "aiosvc.queues"]
     assert len(logged) == 1
-    assert "0 processed, 3 left and lost" in logged[0]
+    assert "0 processed, 3 left, dropped" in logged[0]
 
 
 async def test_shutdown_drains(
     registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Stopping the server finishes what is queued, failed attempts too, within the deadline."""
-    caplog.set_level(logging.INFO, "aiosvc.demo")
+    caplog.set_level(logging.INFO, "aiosvc.queues")
     options = DemoOptions(send_seconds=0.01, failure_rate=0.3, max_attempts=4, workers=2)
     async with serving(options, registry) as client:
         for _ in range(30):
