@@ -19,9 +19,24 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+async def test_the_worker_example_runs() -> None:
+    """What is posted to the example's worker pool is worked off, and shown as the README shows."""
+    example = blocks("python")[1]
+    names: dict[str, object] = {"__name__": "workers"}
+    exec(compile(ast.parse(example), "README.md", "exec"), names)
+    app = names["app"]
+    assert isinstance(app, web.Application)
+    async with TestClient(TestServer(app)) as client:
+        assert (await client.post("/welcome", data="ada@example.com")).status == 202
+        text = await (await client.get("/metrics")).text()
+    for line in blocks("text")[1].splitlines():
+        name = line.split("{")[0]
+        assert f"\n{name}" in text, name
+
+
 async def test_the_library_example_runs() -> None:
     """The ten lines of library use are a service whose /metrics shows what the README shows."""
-    [example] = blocks("python")
+    example = blocks("python")[0]
     names: dict[str, object] = {"__name__": "example"}
     exec(compile(ast.parse(example), "README.md", "exec"), names)
     app = names["app"]
@@ -34,11 +49,12 @@ async def test_the_library_example_runs() -> None:
         assert f"\n{name}" in text, name
 
 
-def test_the_library_example_type_checks(tmp_path: Path) -> None:
-    """The same ten lines pass mypy in strict mode."""
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_examples_type_check(tmp_path: Path, which: int) -> None:
+    """The same lines pass mypy in strict mode."""
     pytest.importorskip("mypy", reason="mypy is not installed")
     example = tmp_path / "example.py"
-    example.write_text(blocks("python")[0], encoding="utf-8")
+    example.write_text(blocks("python")[which], encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", str(example)],
         cwd=ROOT, capture_output=True, text=True, check=False,
