@@ -5,7 +5,6 @@ Rule: the only place that knows all of these together; adapters for a framework,
 demo use this object and wire nothing themselves.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, Unpack
 

@@ -66,9 +66,10 @@ async def test_wait_and_age(readout: Readout, kind: Any) -> None:
 
 async def test_an_unbounded_queue_has_no_capacity(readout: Readout) -> None:
     """What has no bound says nothing about it."""
-    readout.queues.watch(asyncio.Queue[int](), "jobs")
+    jobs = readout.queues.watch(asyncio.Queue[int](), "jobs")
     assert readout.value("queue_capacity") is None
     assert readout.value("queue_info", backend="asyncio", scope="process") == 1
+    assert jobs.empty()  # it is held until here
 
 
 @pytest.mark.parametrize("kind", kinds())
