@@ -3,7 +3,8 @@ What has been read at one moment: numbers by metric and label values, and how tw
 
 Rule: holds no metric of its own and knows no registry; reporters add to it, the collector turns it
 into metric families. Rule: where two reporters say something about the same series, the row's
-*merge* decides, so several applications on one registry need no special case.
+*merge* decides, so several applications on one registry need no special case; only a `Shared`
+number says for itself that its reporters look at the same thing.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,11 +17,30 @@ from prometheus_client.samples import Exemplar, Sample
 from aiosvc.catalogue import LABEL_OVERFLOW as OVERFLOW
 from aiosvc.catalogue import MetricSpec
 
-__all__ = ["Distribution", "Labels", "Readings", "Refreshed", "Reporter", "Stepwise", "Total"]
+__all__ = [
+    "Distribution",
+    "Labels",
+    "Readings",
+    "Refreshed",
+    "Reporter",
+    "Shared",
+    "Stepwise",
+    "Total",
+]
 
 Labels = tuple[str, ...]
 
 T = TypeVar("T")
+
+
+class Shared(float):
+    """
+    A number about something outside that several reporters look at, such as a broker's queue.
+
+    They tell the same fact, if not at the same moment: together it is the largest, never the sum.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +98,8 @@ class Readings:
 
     def number(self, spec: MetricSpec, value: float, labels: Labels = ()) -> None:
         """Add a counter's or gauge's value."""
-        _merge(self.numbers.setdefault(spec, {}), labels, value, _MERGES[spec.merge])
+        merge = max if isinstance(value, Shared) else _MERGES[spec.merge]
+        _merge(self.numbers.setdefault(spec, {}), labels, value, merge)
 
     def distribution(self, spec: MetricSpec, value: Distribution, labels: Labels) -> None:
         """Add a histogram's state."""

@@ -120,11 +120,19 @@ class Sampler:
         *,
         interval: float | None = None,
         timeout: float | None = None,
+        jitter: float = 0.0,
         on_loop: bool = False,
+        close: Callable[[], Any] | None = None,
     ) -> Source:
-        """Sample *read*, which gives `Readings` or is async and does; otherwise as `add`."""
-        options = SourceOptions(interval=interval, timeout=timeout, backoff=0.0, on_loop=on_loop)
-        return self._add(name, read, options)
+        """
+        Sample *read*, which gives `Readings` or is async and does; otherwise as `add`.
+
+        *close* is called when the sampling stops. A source that fails is asked at every turn.
+        """
+        options = SourceOptions(
+            interval=interval, timeout=timeout, jitter=jitter, backoff=0.0, on_loop=on_loop
+        )
+        return self._add(name, read, options, close=close)
 
     def _add(
         self,
