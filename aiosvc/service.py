@@ -11,8 +11,10 @@ from typing import Any, TypeVar, Unpack
 from prometheus_client import CollectorRegistry
 
 from aiosvc import catalogue
+from aiosvc.brokers import BrokerQueue, SharedQueues
 from aiosvc.collector import collector_of
 from aiosvc.config import Settings
+from aiosvc.errors import ConfigError
 from aiosvc.eventloop import Stall
 from aiosvc.health import Health
 from aiosvc.labels import LabelPolicy
@@ -70,9 +72,18 @@ class Observer:
             on_error=self.collector.error,
         )
         self._queues = Queues(self.collector.error)
+        self._shared = SharedQueues(self.sampler, self._queues.has)
         self._runtime = Runtime(self.collector, self.sampler, settings)
 
-    def watch_queue(self, queue: Q, *, name: str, waits: bool = True) -> Q:
+    def watch_queue(
+        self,
+        queue: Q,
+        *,
+        name: str,
+        waits: bool = True,
+        interval: float | None = None,
+        timeout: float | None = None,
+    ) -> Q:
         """
         Export how *queue* is doing as *name*, in place, and return it unchanged.
 
@@ -82,9 +93,22 @@ class Observer:
         that are there already count as no older than this call, and in no wait. With *waits* False
         items are only counted, which costs less.
 
+        Or it is one of `aiosvc.brokers`, or any other `BrokerQueue`, which is asked every *interval*
+        seconds (10) and has *timeout* seconds to answer. While it does not, `aiosvc_source_up` of
+        the source *name* is 0, and its metrics go after a few intervals.
+
         Raises ConfigError for anything else, and where another queue has the name or it holds
         anything but letters, digits, '_', '-' and '.'.
         """
+        if isinstance(queue, BrokerQueue):
+            self._shared.watch(queue, name, interval=interval, timeout=timeout)
+            return queue
+        if interval is not None or timeout is not None:
+            raise ConfigError(
+                f"queue {name!r}: interval and timeout are for a broker's queue; what is in the "
+                "process is read at each scrape"
+            )
+        self._shared.refuse(name)
         return self._queues.watch(queue, name, waits=waits)
 
     def track_jobs(

@@ -39,7 +39,7 @@ RANKS = [
         "collector",
         "eventloop",
     },
-    {"scrape", "runtime"},
+    {"scrape", "runtime", "brokers"},
     {"templates", "service", "runner", "protocol", "endpoint"},
     {"endings"},
     {"tap", "admin"},

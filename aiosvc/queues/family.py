@@ -102,12 +102,18 @@ class Queues:
                 raise ConfigError(
                     f"watch_queue: {queue!r} given; expected a queue of asyncio, queue or janus, an "
                     "anyio memory object stream or CapacityLimiter, an aiojobs.Scheduler, an "
-                    "executor or an asyncio.Semaphore"
+                    "executor, an asyncio.Semaphore, or a queue of aiosvc.brokers"
                 )
             watched = Watched(weakref.ref(subject), probe, waits)
             watched.count_from(self._gone.pop(name, NOTHING)[0])
             self._watched[name] = watched
         return queue
+
+    def has(self, name: str) -> bool:
+        """Say whether a queue that is alive is watched as *name*."""
+        with self._changing:
+            self._sweep()
+            return name in self._watched
 
     def track(self, name: str, jobs: Iterable[str] = (), slots: int | None = None) -> JobTracker:
         """Return the tracker of the jobs of *name*, the same one for each call."""
