@@ -100,7 +100,7 @@ class Observer:
         Raises ConfigError for anything else, and where another queue has the name or it holds
         anything but letters, digits, '_', '-' and '.'.
         """
-        if isinstance(queue, BrokerQueue):
+        if isinstance(queue, BrokerQueue) and not isinstance(queue, type):
             self._shared.watch(queue, name, interval=interval, timeout=timeout)
             return queue
         if interval is not None or timeout is not None:

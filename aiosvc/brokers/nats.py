@@ -7,7 +7,6 @@ Rule: three small requests at most, which any client can send; a stream that nob
 empty. Rule: what redelivers, acknowledges or pulls is not for an observer.
 """
 
-import asyncio
 import json
 import logging
 import re
@@ -100,10 +99,8 @@ class NatsConsumer:
     async def sample(self) -> QueueState:
         """Return how the consumer is now; raises ConnectionError while there is no connection."""
         await self._open()
-        stream, consumer = await asyncio.gather(
-            self._ask(f"STREAM.INFO.{self._stream}"),
-            self._ask(f"CONSUMER.INFO.{self._stream}.{self._consumer}"),
-        )
+        stream = await self._ask(f"STREAM.INFO.{self._stream}")
+        consumer = await self._ask(f"CONSUMER.INFO.{self._stream}.{self._consumer}")
         if stream is None:
             return QueueState(ready=0, in_flight=0, retained=0, oldest_age=0)
         retained = stream["state"]["messages"]

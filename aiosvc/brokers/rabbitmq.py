@@ -111,7 +111,7 @@ class RabbitMQ:
             try:
                 self._connection = await self._connect()
             except Exception as error:
-                if type(error).__name__ == "InvalidFrameError":
+                if type(error).__name__ in ("InvalidFrameError", "AMQPInternalError"):
                     raise ConnectionError(
                         "RabbitMQ closes the connection at once; is the virtual host of the URL "
                         "there, and may the user use it?"

@@ -14,12 +14,13 @@ asks for TIME too. Where the two turn out to differ, because the server was repl
 was set, the plan is run once more.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from aiosvc.brokers.clients import has_coroutines, library, scheme_of
+from aiosvc.brokers.clients import has_coroutines, library, scheme_of, turns
 from aiosvc.errors import ConfigError
 
 __all__ = ["Command", "Plan", "RedisClient", "together"]
@@ -60,6 +61,7 @@ class RedisClient:
                 "of redis.asyncio, which is Redis or RedisCluster, or a URL like "
                 "'redis://localhost:6379/0'"
             )
+        self._turns = asyncio.Lock() if isinstance(client, str) else turns(client)
         self._clock = clock
         #: Seconds that the server's time is ahead of our monotonic clock.
         self._ahead: float | None = None
@@ -76,6 +78,19 @@ class RedisClient:
         Raises RuntimeError for a command that the server refuses, and the client's own errors.
         """
         client = await self._open()
+        async with self._turns:
+            return await self._run(client, plan)
+
+    async def close(self) -> None:
+        """Close the connection if it is our own; a later `run` makes another."""
+        self._ahead = None
+        if self._connect is not None and self._client is not None:
+            client, self._client = self._client, None
+            # `close` until redis-py 5, deprecated since; of redis-py 4 it leaves the pool open.
+            await (client.aclose if hasattr(client, "aclose") else client.close)()
+            await client.connection_pool.disconnect()
+
+    async def _run(self, client: Any, plan: Callable[[float], Plan[T]]) -> T:
         if self._ahead is None:
             await self._ask(client, [])
         assert self._ahead is not None, "every answer says it"
@@ -92,15 +107,6 @@ class RedisClient:
                 result: T = end.value
                 return result
             replies = await self._ask(client, commands)
-
-    async def close(self) -> None:
-        """Close the connection if it is our own; a later `run` makes another."""
-        self._ahead = None
-        if self._connect is not None and self._client is not None:
-            client, self._client = self._client, None
-            # `close` until redis-py 5, deprecated since; of redis-py 4 it leaves the pool open.
-            await (client.aclose if hasattr(client, "aclose") else client.close)()
-            await client.connection_pool.disconnect()
 
     async def _open(self) -> Any:
         if self._client is None and self._connect is not None:

@@ -22,6 +22,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from aiosvc import validation
+from aiosvc.brokers.clients import turns
 from aiosvc.brokers.pools import pool_of
 from aiosvc.brokers.state import QueueState
 from aiosvc.errors import ConfigError, did_you_mean
@@ -61,6 +62,7 @@ class SqlQueue:
         validation.seconds("limit", limit, at_least=0.001)
         validation.seconds("wait", wait, at_least=0.001)
         self._pool = pool_of(pool)
+        self._turns = turns(pool)
         self._sql = sql
         self._limit = limit
         self._wait = wait
@@ -73,7 +75,7 @@ class SqlQueue:
         RuntimeError with the driver's words where it fails or there is no connection.
         """
         try:
-            async with self._pool.reading(self._wait, self._limit) as fetch:
+            async with self._turns, self._pool.reading(self._wait, self._limit) as fetch:
                 columns, rows = await fetch(self._sql, 2)
         except Exception as error:
             raise RuntimeError(_said(error)) from error

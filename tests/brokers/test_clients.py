@@ -3,7 +3,7 @@
 import pytest
 
 from aiosvc import ConfigError
-from aiosvc.brokers.clients import has_coroutines, library, scheme_of
+from aiosvc.brokers.clients import has_coroutines, library, scheme_of, turns
 
 
 @pytest.mark.parametrize("url", ["redis://h", "redis://:p%2Fw@h:6379/0", "rediss://h:1?x=y"])
@@ -43,3 +43,16 @@ def test_a_method_must_be_async() -> None:
     assert has_coroutines(Client(), "awaited")
     assert not has_coroutines(Client(), "awaited", "blocking")
     assert not has_coroutines(Client(), "absent")
+
+
+def test_those_who_watch_by_one_client_take_turns() -> None:
+    """The lock is the client's own, and goes with the last of them."""
+
+    class Client:
+        __slots__ = ()  # can't be referred to weakly, as asyncpg's pool
+
+    one, other = Client(), Client()
+    kept = turns(one)
+    assert turns(one) is kept
+    assert turns(other) is not kept
+    assert kept.client is one

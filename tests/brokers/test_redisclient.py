@@ -1,5 +1,6 @@
 """Redis in batches: round trips, the server's time, and what a client may be."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,3 +138,12 @@ async def test_a_client_handed_over_stays_open(redis_server: Redis) -> None:
         await ours.run(asking)
         await ours.close()
         assert await client.ping()
+
+
+async def test_one_client_is_asked_by_one_queue_at_a_time(redis_server: Redis) -> None:
+    """Many queues of one client leave its other connections to the service."""
+    async with redis.Redis(port=redis_server.port, max_connections=2) as client:
+        await client.flushall()
+        before = len(await client.client_list())
+        await asyncio.gather(*(RedisClient(client).run(asking) for _ in range(20)))
+        assert len(await client.client_list()) == before

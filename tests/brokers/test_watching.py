@@ -1,8 +1,10 @@
 """A broker's queue as a source, by `watch_queue`."""
 
 import asyncio
+from functools import partial
 
 import pytest
+from processes import until
 from prometheus_client import CollectorRegistry
 
 from aiosvc import ConfigError, Observer, Settings
@@ -114,8 +116,19 @@ async def test_an_interval_is_for_brokers_only() -> None:
 async def test_what_is_no_queue_is_refused() -> None:
     """A wrong object is told what would do."""
     observer = Observer(CollectorRegistry(), Settings())
-    with pytest.raises(ConfigError, match=r"expected a queue of asyncio.* or a queue of aiosvc"):
-        observer.watch_queue(object(), name="orders")
+    for wrong in (object(), Queue, 7):  # a class too, of which no queue was made
+        with pytest.raises(
+            ConfigError, match=r"expected a queue of asyncio.* or a queue of aiosvc"
+        ):
+            observer.watch_queue(wrong, name="orders")
+
+
+async def test_a_queue_may_come_while_the_service_runs() -> None:
+    """One that is watched later has its first sample at once, not after an interval."""
+    async with observed(Queue()) as observer:
+        observer.watch_queue(Queue(QueueState(ready=8)), name="late", interval=3600)
+        depth = partial(observer.registry.get_sample_value, "queue_depth", {"queue_name": "late"})
+        await until(lambda: depth() == 8, "the first sample")
 
 
 async def test_two_applications_on_one_registry_agree() -> None:
