@@ -2,11 +2,13 @@
 
 from aiosvc.admin import AdminOptions, start_metrics_server
 from aiosvc.aiohttp import setup
+from aiosvc.calls import count, count_exceptions, in_progress, timed
 from aiosvc.config import Settings
 from aiosvc.errors import AiosvcError, BindError, ConfigError, ImportStringError
 from aiosvc.labels import FromRequest, FromResponseHeader
 from aiosvc.queues import PoolClosedError, WorkerPool
 from aiosvc.service import Observer
+from aiosvc.summary import Summary
 from aiosvc.version import __version__
 
 __all__ = [
@@ -20,8 +22,13 @@ __all__ = [
     "Observer",
     "PoolClosedError",
     "Settings",
+    "Summary",
     "WorkerPool",
     "__version__",
+    "count",
+    "count_exceptions",
+    "in_progress",
     "setup",
     "start_metrics_server",
+    "timed",
 ]

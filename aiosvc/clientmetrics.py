@@ -44,6 +44,7 @@ __all__ = [
     "collectors_of",
     "is_readable",
     "is_single_process",
+    "missing_labels",
     "prefix_of_process",
 ]
 
@@ -106,6 +107,13 @@ def prefix_of_process(collector: object) -> str | None:
     except Exception:  # noqa: BLE001 - whatever it is, its own collect() has the last word
         return None
     return prefix if mine and boot_time and isinstance(prefix, str) else None
+
+
+def missing_labels(metric: object) -> tuple[str, ...]:
+    """Return the names of the labels that *metric* must be given before it can be changed."""
+    if getattr(metric, "_labelvalues", ()):
+        return ()
+    return tuple(getattr(metric, "_labelnames", ()))
 
 
 def collectors_of(registry: Any, names: Collection[str] | None) -> list[Any] | None:

@@ -16,7 +16,8 @@ collector that keeps plain numbers may have `series()` too, see `SeriesCollector
 
 `series()` gives what `collect()` would, in the same order, and b"" where it may be paused. A layout
 is made once and kept: the text of a row is found by its layout and label values, and written anew
-only where a number has changed. Rows may come from an iterator, which is paused between them.
+only where a number has changed. Rows may come from an iterator, which is paused between them. Where
+not all series of a family have the same parts, layouts of its name follow each other.
 
 Theory of operation. A `CollectorText` keeps what scrapes wrote: for a sample of a `Metric` the start
 of its line, for a row its lines and its numbers, packed, so that comparing them is one comparison of
@@ -133,6 +134,7 @@ class CollectorText:
         starts = self._starts.begin() if names is None else {}
         used = 0
         laid_out: dict[Layout, _LayoutText] = {}
+        begun = None
         for each in handed:
             if isinstance(each, bytes):
                 yield b""
@@ -140,8 +142,11 @@ class CollectorText:
                 layout, rows = each
                 text = self._laid_out.get(layout) or _LayoutText(layout, self._escaping)
                 laid_out[layout] = text
-                yield from text.pieces(rows, form, names)
+                for piece in text.pieces(rows, form, names, headed=layout.name == begun):
+                    begun = layout.name
+                    yield piece
             else:
+                begun = None
                 head = _Head(each.name, each.documentation, each.type, each.unit)
                 samples = each.samples[::-1]
                 del each  # so that its samples can go one by one
@@ -242,13 +247,24 @@ class _LayoutText:
         self._rows: _Kept[tuple[str, ...], tuple[bytes, bytes]] = _Kept()
 
     def pieces(
-        self, rows: Iterable[Row], form: Format, names: Collection[str] | None
+        self,
+        rows: Iterable[Row],
+        form: Format,
+        names: Collection[str] | None,
+        *,
+        headed: bool,
     ) -> Iterator[bytes]:
-        """Give the text of *rows* after the family's header; with *names* only if there is any."""
+        """
+        Give the text of *rows* after the family's header; with *names* only if there is any.
+
+        *headed* says that the header has been given already.
+        """
         layout = self._layout
         # As in prometheus_client, a restricted family has lost its unit.
         unit = layout.unit if names is None else ""
-        head = seriestext.header(layout.name, layout.documentation, layout.type, unit, form)
+        head = b""
+        if not headed:
+            head = seriestext.header(layout.name, layout.documentation, layout.type, unit, form)
         if names is None:
             yield head
             into = self._rows.begin()

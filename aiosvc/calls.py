@@ -1,0 +1,415 @@
+"""
+Calls and blocks of code, counted and timed: decorators and context managers for metrics of one's own.
+
+    ORDERS = Histogram("order_seconds", "Time to take an order.")
+
+    @aiosvc.timed(ORDERS)
+    async def take(order): ...
+
+    with aiosvc.in_progress("payments_in_progress", "Payments begun and not finished."):
+        await pay()
+
+Each takes a metric, prometheus_client's or `aiosvc.Summary`, or the name and documentation of one,
+which is made when it is first asked for. Rule: a call is measured from where its body begins to run
+to where it ends, however it ends: a coroutine function's while it is awaited and not while the
+coroutine is made, a generator's from the first item asked for to exhaustion or close. Rule: what is
+decorated stays what it is: a coroutine function, a generator function, a class method, with its name
+and signature; what it returns and raises is not touched.
+"""
+
+import asyncio
+import functools
+import inspect
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from aiosvc.clientmetrics import missing_labels
+from aiosvc.errors import ConfigError
+
+__all__ = ["Measure", "Observes", "count", "count_exceptions", "in_progress", "timed"]
+
+log = logging.getLogger("aiosvc")
+
+#: Classes of exceptions that one measure tells apart; further ones count as `_other`.
+MAX_CLASSES: Final = 50
+OTHER: Final = "_other"
+
+F = TypeVar("F")
+
+#: The metrics that were made by name, so that a name may be used again.
+_made: WeakKeyDictionary[CollectorRegistry, dict[str, Any]] = WeakKeyDictionary()
+_making = threading.Lock()
+
+
+class Observes(Protocol):
+    """A histogram or a summary, of prometheus_client or of ours."""
+
+    def observe(self, amount: float) -> None:
+        """Take in *amount*."""
+
+
+class Measure:
+    """
+    What is done where a call or a block begins and ends.
+
+    As a decorator it takes functions, coroutine functions, generator functions of both kinds, and
+    class and static methods. As a context manager it may be entered many times at once.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[object, list[float]] = {}
+        self._has_failed = False
+
+    def begin(self) -> float:
+        """Do what is to be done at the beginning; what it returns is handed to `end`."""
+        try:
+            return self._begin()
+        except Exception as error:  # noqa: BLE001 - the metric's, and not the call's
+            self._failed(error)
+            return 0.0
+
+    def end(self, begun: float, error: BaseException | None) -> None:
+        """Do what is to be done at the end; *error* is how it ended, if not well."""
+        try:
+            self._end(begun, error)
+        except Exception as own:  # noqa: BLE001 - the metric's, and not the call's
+            self._failed(own)
+
+    def _begin(self) -> float:
+        return 0.0
+
+    def _end(self, begun: float, error: BaseException | None) -> None:
+        pass
+
+    def _failed(self, error: Exception) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            log.error("a call could not be measured; no further error is logged", exc_info=error)
+
+    def __call__(self, function: F) -> F:
+        """Return *function*, measured."""
+        if isinstance(function, classmethod | staticmethod):
+            return cast(F, type(function)(self(function.__func__)))
+        if isinstance(function, type) or not callable(function):
+            raise ConfigError(f"{function!r} given; expected a function or method to measure")
+        return cast(F, functools.wraps(function)(self._wrapped(function)))
+
+    def __enter__(self) -> Self:
+        begun = self.begin()
+        self._open.setdefault(_current(), []).append(begun)
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        current = _current()
+        entered = self._open[current]
+        begun = entered.pop()
+        if not entered:
+            del self._open[current]
+        self.end(begun, error)
+
+    def _wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if _is(inspect.iscoroutinefunction, function) or _is(_is_coroutine_generator, function):
+            return self._coroutine(function)
+        if _is(inspect.isasyncgenfunction, function):
+            return self._async_generator(function)
+        if _is(inspect.isgeneratorfunction, function):
+            return self._generator(function)
+        return self._plain(function)
+
+    def _plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        begin, end = self.begin, self.end
+
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            begun = begin()
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:
+                end(begun, error)
+                raise
+            end(begun, None)
+            return result
+
+        return measured
+
+    def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        begin, end = self.begin, self.end
+
+        async def measured(*args: Any, **kwargs: Any) -> Any:
+            begun = begin()
+            try:
+                result = await function(*args, **kwargs)
+            except BaseException as error:
+                end(begun, error)
+                raise
+            end(begun, None)
+            return result
+
+        return measured
+
+    def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        begin, end = self.begin, self.end
+
+        def measured(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            begun = begin()
+            try:
+                result = yield from function(*args, **kwargs)
+            except BaseException as error:
+                end(begun, error)
+                raise
+            end(begun, None)
+            return result
+
+        return measured
+
+    def _async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        begin, end = self.begin, self.end
+
+        async def measured(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            begun = begin()
+            items = function(*args, **kwargs)
+            step = items.asend(None)
+            try:
+                while True:
+                    try:
+                        item = await step
+                    except StopAsyncIteration:
+                        break
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        await items.aclose()
+                        raise
+                    except BaseException as thrown:  # noqa: BLE001 - it is the other's to judge
+                        step = items.athrow(thrown)
+                    else:
+                        step = items.asend(sent)
+            except BaseException as error:
+                end(begun, error)
+                raise
+            end(begun, None)
+
+        return measured
+
+
+class _Count(Measure):
+    def __init__(self, counter: Counter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    def _end(self, _begun: float, _error: BaseException | None) -> None:
+        self._counter.inc()
+
+
+class _InProgress(Measure):
+    def __init__(self, gauge: Gauge) -> None:
+        super().__init__()
+        self._gauge = gauge
+
+    def _begin(self) -> float:
+        self._gauge.inc()
+        return 0.0
+
+    def _end(self, _begun: float, _error: BaseException | None) -> None:
+        self._gauge.dec()
+
+
+class _Timed(Measure):
+    def __init__(self, metric: Observes, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._metric = metric
+        self._clock = clock
+
+    def _begin(self) -> float:
+        return self._clock()
+
+    def _end(self, begun: float, _error: BaseException | None) -> None:
+        self._metric.observe(max(0.0, self._clock() - begun))
+
+
+class _CountExceptions(Measure):
+    def __init__(
+        self, counter: Counter, classes: tuple[type[BaseException], ...], by: str | None
+    ) -> None:
+        super().__init__()
+        self._counter = counter
+        self._classes = classes
+        self._by = by
+        self._names: set[str] = set()
+
+    def _end(self, _begun: float, error: BaseException | None) -> None:
+        if not isinstance(error, self._classes):
+            return
+        if self._by is None:
+            self._counter.inc()
+            return
+        name = type(error).__qualname__
+        if name not in self._names:
+            if len(self._names) >= MAX_CLASSES:
+                name = OTHER
+            else:
+                self._names.add(name)
+        self._counter.labels(**{self._by: name}).inc()
+
+
+def count(
+    counter: Counter | str,
+    documentation: str | None = None,
+    *,
+    registry: CollectorRegistry = REGISTRY,
+) -> Measure:
+    """
+    Count calls or blocks that have ended, each once, however it ended.
+
+    *counter* is a prometheus_client Counter without labels, or with all of them given (`labels()`),
+    or the name of one, which is made in *registry* with *documentation*.
+
+    Raises ConfigError for a counter that can't be used so, or can't be made.
+    """
+    return _Count(_metric(Counter, counter, documentation, registry, "inc"))
+
+
+def timed(
+    metric: Observes | str,
+    documentation: str | None = None,
+    *,
+    registry: CollectorRegistry = REGISTRY,
+    clock: Callable[[], float] = perf_counter,
+) -> Measure:
+    """
+    Observe how many seconds calls or blocks take, however they end.
+
+    *metric* is a Histogram or Summary without labels, or with all of them given (`labels()`), or the
+    name of a histogram, which is made in *registry* with *documentation*.
+
+    Raises ConfigError for a metric that can't be used so, or can't be made.
+    """
+    return _Timed(_metric(Histogram, metric, documentation, registry, "observe"), clock)
+
+
+def in_progress(
+    gauge: Gauge | str,
+    documentation: str | None = None,
+    *,
+    registry: CollectorRegistry = REGISTRY,
+) -> Measure:
+    """
+    Keep *gauge* at the number of calls or blocks that have begun and not ended.
+
+    *gauge* is a prometheus_client Gauge without labels, or with all of them given (`labels()`), or
+    the name of one, which is made in *registry* with *documentation*.
+
+    Raises ConfigError for a gauge that can't be used so, or can't be made.
+    """
+    return _InProgress(_metric(Gauge, gauge, documentation, registry, "dec"))
+
+
+def count_exceptions(
+    counter: Counter | str,
+    documentation: str | None = None,
+    *,
+    classes: type[BaseException] | tuple[type[BaseException], ...] = Exception,
+    by: str | None = None,
+    registry: CollectorRegistry = REGISTRY,
+) -> Measure:
+    """
+    Count the exceptions that leave calls or blocks.
+
+    Counted are those of *classes*: by default every `Exception`, so neither a cancellation nor the
+    early close of a generator, which are no failures. With *by*, the name of the counter's only
+    label, they are counted by the name of their class, the first fifty; all others as `_other`.
+    *counter* is a prometheus_client Counter, or the name of one, which is made in *registry* with
+    *documentation*.
+
+    Raises ConfigError for a counter that can't be used so, or can't be made.
+    """
+    if not isinstance(classes, tuple):
+        classes = (classes,)
+    if not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
+        raise ConfigError(f"classes: {classes!r} given; expected classes of exceptions")
+    labels = () if by is None else (by,)
+    made = _metric(Counter, counter, documentation, registry, "inc", labels)
+    return _CountExceptions(made, classes, by)
+
+
+def _metric(
+    kind: type,
+    given: Any,
+    documentation: str | None,
+    registry: CollectorRegistry,
+    method: str,
+    labels: tuple[str, ...] = (),
+) -> Any:
+    """Return the metric that was *given*, or named."""
+    if isinstance(given, str):
+        return _named(kind, given, documentation, registry, labels)
+    if documentation is not None:
+        raise ConfigError(
+            f"documentation: {documentation!r} given beside a metric, which has one of its own; "
+            "leave it out, or give the name of a metric to be made"
+        )
+    if not callable(getattr(given, method, None)):
+        raise ConfigError(f"{given!r} given; expected a {kind.__name__}, or the name of one")
+    missing = missing_labels(given)
+    if missing != labels:
+        expected = f"one with the label {labels[0]!r} only" if labels else "labels(...) of it"
+        raise ConfigError(f"{given!r} with labels {missing} given; expected {expected}")
+    return given
+
+
+def _named(
+    kind: type,
+    name: str,
+    documentation: str | None,
+    registry: CollectorRegistry,
+    labels: tuple[str, ...],
+) -> Any:
+    """Return the metric of that name which was made here, made now if there is none yet."""
+    with _making:
+        known = _made.setdefault(registry, {})
+        metric, *asked = known.get(name, (None,))
+        if metric is None:
+            if not documentation:
+                raise ConfigError(
+                    f"{name!r} given without documentation; say in a sentence what it measures"
+                )
+            try:
+                metric = kind(name, documentation, labels, registry=registry)
+            except ValueError as error:
+                raise ConfigError(f"{name!r}: {error}") from error
+            known[name] = metric, kind, labels
+        elif asked != [kind, labels]:
+            raise ConfigError(
+                f"{name!r} is already a {asked[0].__name__} with labels {asked[1]}; choose another "
+                "name"
+            )
+        return metric
+
+
+def _is(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
+    """Whether *test* holds for a function, or for what is called where an object is called."""
+    return test(function) or test(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _is_coroutine_generator(function: Any) -> bool:
+    code = getattr(inspect.unwrap(function) if function else None, "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+
+
+def _current() -> object:
+    """Return what runs now: the task, or the thread where there is none."""
+    try:
+        return asyncio.current_task() or threading.get_ident()
+    except RuntimeError:
+        return threading.get_ident()
