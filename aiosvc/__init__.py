@@ -1,5 +1,6 @@
 """aiosvc shows, in Prometheus, what an aiohttp service and its work queues are really doing."""
 
+from aiosvc import client
 from aiosvc.admin import AdminOptions, start_metrics_server
 from aiosvc.aiohttp import setup
 from aiosvc.calls import count, count_exceptions, in_progress, timed
@@ -25,6 +26,7 @@ __all__ = [
     "Summary",
     "WorkerPool",
     "__version__",
+    "client",
     "count",
     "count_exceptions",
     "in_progress",

@@ -200,6 +200,81 @@ OTEL_RESPONSE_SIZE = MetricSpec(
     buckets=SIZE_BUCKETS,
 )
 
+# -- HTTP client -----------------------------------------------------------------------------------
+
+CLIENT_DURATION = MetricSpec(
+    "http_client_request_duration_seconds",
+    "histogram",
+    "Time from a request's start to the end of its response's body, redirects included; status is "
+    "empty where there was no response, error where it ended well.",
+    ("method", "host", "status", "error"),
+    buckets=DURATION_BUCKETS,
+)
+CLIENT_RESPONSE_START = MetricSpec(
+    "http_client_response_start_seconds",
+    "histogram",
+    "Time from a request's start to the headers of its response, redirects included.",
+    ("method", "host"),
+    buckets=DURATION_BUCKETS,
+)
+CLIENT_IN_PROGRESS = MetricSpec(
+    "http_client_requests_in_progress",
+    "gauge",
+    "Requests begun whose response has not been read or let go of yet.",
+    ("method", "host"),
+)
+CLIENT_REDIRECTS = MetricSpec(
+    "http_client_redirects_total",
+    "counter",
+    "Redirects that were followed, by the host first asked.",
+    ("method", "host"),
+)
+CLIENT_CONNECT = MetricSpec(
+    "http_client_connect_seconds",
+    "histogram",
+    "Time to open a connection, name resolution and TLS included.",
+    ("host",),
+    buckets=DURATION_BUCKETS,
+)
+CLIENT_DNS = MetricSpec(
+    "http_client_dns_seconds",
+    "histogram",
+    "Time to resolve a host's name where it was not in the cache.",
+    ("host",),
+    buckets=DURATION_BUCKETS,
+)
+CLIENT_REUSED = MetricSpec(
+    "http_client_connections_reused_total",
+    "counter",
+    "Requests that found an open connection.",
+    ("host",),
+)
+CLIENT_WAIT = MetricSpec(
+    "http_client_connection_wait_seconds",
+    "histogram",
+    "Time that requests waited since the connection pool was at its limit.",
+    ("client",),
+    buckets=DURATION_BUCKETS,
+)
+CLIENT_POOL_ACQUIRED = MetricSpec(
+    "http_client_pool_connections",
+    "gauge",
+    "Connections in use by requests.",
+    ("client",),
+)
+CLIENT_POOL_WAITING = MetricSpec(
+    "http_client_pool_waiting",
+    "gauge",
+    "Requests that wait for a connection of the pool.",
+    ("client",),
+)
+CLIENT_POOL_LIMIT = MetricSpec(
+    "http_client_pool_limit",
+    "gauge",
+    "Connections that the pools allow; absent where one of them has no limit.",
+    ("client",),
+)
+
 # -- Event loop ------------------------------------------------------------------------------------
 
 EVENTLOOP_LAG = MetricSpec(
