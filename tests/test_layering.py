@@ -48,7 +48,7 @@ RANKS = [
     {"tap", "admin"},
     {"aiohttp"},
     {""},
-    {"demo"},
+    {"demo", "testing"},
     {"cli"},
     {"__main__"},
 ]
