@@ -7,6 +7,7 @@ from aiosvc.calls import count, count_exceptions, in_progress, timed
 from aiosvc.config import Settings
 from aiosvc.errors import AiosvcError, BindError, ConfigError, ImportStringError
 from aiosvc.labels import FromRequest, FromResponseHeader
+from aiosvc.push import push_on_exit
 from aiosvc.queues import PoolClosedError, WorkerPool
 from aiosvc.service import Observer
 from aiosvc.summary import Summary
@@ -30,6 +31,7 @@ __all__ = [
     "count",
     "count_exceptions",
     "in_progress",
+    "push_on_exit",
     "setup",
     "start_metrics_server",
     "timed",

@@ -554,6 +554,39 @@ QUEUE_INFO = MetricSpec(
     merge="first",
 )
 
+# -- Batch jobs ------------------------------------------------------------------------------------
+
+JOB_LAST_START = MetricSpec(
+    "job_last_start_timestamp_seconds",
+    "gauge",
+    "Unix time at which the job began last.",
+    merge="max",
+)
+JOB_LAST_END = MetricSpec(
+    "job_last_end_timestamp_seconds",
+    "gauge",
+    "Unix time at which the job ended last, well or not; absent while it runs.",
+    merge="max",
+)
+JOB_LAST_SUCCESS = MetricSpec(
+    "job_last_success_timestamp_seconds",
+    "gauge",
+    "Unix time at which the job ended well last.",
+    merge="max",
+)
+JOB_SUCCEEDED = MetricSpec(
+    "job_succeeded",
+    "gauge",
+    "1 when the job's last run ended well, 0 when it did not; absent while it runs.",
+    merge="min",
+)
+JOB_DURATION = MetricSpec(
+    "job_duration_seconds",
+    "gauge",
+    "Time that the job's last run took, or has taken while it runs.",
+    merge="max",
+)
+
 # -- aiosvc itself ---------------------------------------------------------------------------------
 
 SOURCE_UP = MetricSpec(
