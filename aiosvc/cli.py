@@ -16,6 +16,7 @@ from aiohttp import web
 
 from aiosvc.admin import AdminOptions
 from aiosvc.aiohttp import setup
+from aiosvc.check import CheckOptions, check
 from aiosvc.config import ServeOptions, Settings
 from aiosvc.demo.load import run_load
 from aiosvc.demo.service import DemoOptions, make_app
@@ -29,7 +30,7 @@ from aiosvc.version import __version__
 __all__ = ["main"]
 
 #: Every dataclass whose fields are options; a file may set those of all commands.
-KINDS = (ServeOptions, Settings, DemoOptions, AdminOptions)
+KINDS = (ServeOptions, Settings, DemoOptions, AdminOptions, CheckOptions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,6 +84,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flags(run, ServeOptions, Settings, AdminOptions)
     run.set_defaults(run=_run)
+
+    checked = commands.add_parser(
+        "check",
+        help="find what is wrong with the metrics of any endpoint",
+        description="Names, types and units as promtool judges them, series that are there twice, "
+        "and labels that grow.",
+        epilog="Exit codes: 0 nothing is wrong, 1 there are problems, 2 it can't be read.",
+    )
+    checked.add_argument(
+        "source",
+        metavar="URL|FILE",
+        help="an endpoint like http://127.0.0.1:8000/metrics, a file with a scrape, or - for stdin",
+    )
+    add_flags(checked, CheckOptions)
+    checked.set_defaults(run=_check)
     return parser
 
 
@@ -130,6 +146,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
     _serve(made, serving, started)
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    [options] = read_options(arguments, (CheckOptions,), KINDS)
+    return check(arguments.source, options)
 
 
 def _serve(

@@ -25,9 +25,10 @@ RANKS = [
         "codings",
         "seriescount",
         "sketch",
+        "exposed",
     },
-    {"labels", "importer", "negotiation", "seriestext", "health", "validation"},
-    {"config", "readings", "families", "blocks"},
+    {"labels", "importer", "negotiation", "seriestext", "health", "validation", "lint"},
+    {"config", "readings", "families", "blocks", "check"},
     {"clientmetrics", "foreign"},
     {"ownership"},
     {
