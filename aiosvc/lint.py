@@ -59,6 +59,9 @@ UUID: Final = re.compile(
     r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}"
 )
 
+#: Longer values are not compared with patterns: the time to do that is not linear.
+LONG: Final = 300
+
 #: Patterns of a whole value, what is said of it, and from how many such values on.
 SUSPECTS: Final[tuple[tuple[re.Pattern[str], str, int], ...]] = (
     (UUID, "UUIDs", 2),
@@ -179,9 +182,10 @@ def _grown(
 
 def _suspect(values: set[str]) -> tuple[str, list[str]] | None:
     """Return what values look like that should be no label's, and which."""
+    short = [value for value in values if len(value) <= LONG]
     for pattern, what, enough in SUSPECTS:
-        if len(values) >= enough:
-            alike = [value for value in values if pattern.fullmatch(value)]
+        if len(short) >= enough:
+            alike = [value for value in short if pattern.fullmatch(value)]
             if len(alike) >= enough:
                 return what, alike
     return None

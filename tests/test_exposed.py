@@ -1,6 +1,7 @@
 """The text of a scrape is read as Prometheus and promtool read it, or the wrong line is named."""
 
 import subprocess
+from contextlib import suppress
 
 import pytest
 from expositions import created_series, rendered, sample_registry
@@ -116,3 +117,23 @@ def test_the_line_is_named() -> None:
     with pytest.raises(UnreadableError) as raised:
         read_families(f"a {'x' * 1000}\n")
     assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'a{b="' + "\\\\" * 100_000,
+        "a{" + " " * 100_000,
+        "a " + "1" * 100_000 + "x",
+        "a 1 " + "1" * 100_000 + "x",
+        "# TYPE " + " " * 100_000,
+        'a{b="' + "x" * 100_000 + '"} 1 # {' * 1000,
+        "a{" + 'b="c",' * 10_000,
+    ],
+    ids=lambda line: line[:12],
+)
+def test_a_hostile_line_is_read_in_linear_time(line: str) -> None:
+    """No line makes reading take much longer than its length: each of these is done at once."""
+    for text in (f"{line}\n", f"{line}\n# EOF\n"):
+        with suppress(UnreadableError):
+            read_families(text)
