@@ -8,6 +8,10 @@ Rule: an error in here is counted and goes no further; the request goes on. Rule
 from its start to where its response has been read, or its connection was let go of, whatever became
 of it; with redirects and repeated attempts it is one request, of the host first asked. A WebSocket
 counts to its handshake.
+
+The label `error` is empty where the request ended well, whatever its status, or where the caller let
+go of the response. Else it is `dns`, `connect`, `tls`, `timeout`, `cancelled`, `disconnected`,
+`redirects` (too many), `response` (no HTTP, or one that breaks off) or `other`.
 """
 
 import asyncio

@@ -27,7 +27,10 @@ __all__ = ["CONNECTED", "STARTED", "WAITING", "Call", "Hosts", "Outbound"]
 METHODS: Final = frozenset(
     ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 )
-STATUSES: Final = {status.value: str(status.value) for status in HTTPStatus}
+#: The registered ones, nginx's and Cloudflare's.
+STATUSES: Final = {
+    status: str(status) for status in (*map(int, HTTPStatus), 444, 499, *range(520, 528), 530)
+}
 
 #: Hosts whose label is kept; others are looked for again.
 KNOWN_HOSTS: Final = 1000

@@ -387,6 +387,7 @@ async def raw(answer: bytes) -> AsyncIterator[str]:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "200", "response"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "", "response"),
         (b"HTTP/1.1 799 What\r\nContent-Length: 0\r\n\r\n", "_other", ""),
+        (b"HTTP/1.1 522 Timed Out\r\nContent-Length: 0\r\n\r\n", "522", ""),
         (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", "200", ""),
     ],
 )

@@ -1,14 +1,13 @@
 """However a job ends, its last state is pushed, and what it raised goes on."""
 
 import asyncio
-import ssl
 import threading
 from pathlib import Path
 from typing import Any
 
 import bcrypt
 import pytest
-from admin.certificates import Authority
+from admin.certificates import Authority, client_context
 from gateways import Pushgateway, fake_gateway
 from processes import until
 from prometheus_client import CollectorRegistry, Counter
@@ -252,7 +251,7 @@ async def test_tls_and_password(
         f"tls_server_config:\n  cert_file: {certificate}\n  key_file: {key}\n"
         f"basic_auth_users:\n  me: {secret}\n"
     )
-    trusting = ssl.create_default_context(cafile=str(authority.path))
+    trusting = client_context(authority)
     async with Pushgateway(tmp_path, web_config=config) as gateway:
         for options, arrives in (
             ({"username": "me", "password": "secret", "tls": trusting}, True),
