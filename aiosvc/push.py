@@ -10,6 +10,9 @@ it ends, its last state is pushed, with when that was and whether it was well.
 A job that ended well replaces its group in the Pushgateway (PUT), so nothing of former runs is left.
 One that failed, and one that still runs, replaces metrics of the same names only (POST): when it
 succeeded last, and what that run did, is not lost to a failure.
+
+A signal that ends the process at once, as SIGTERM does unless it is handled, is no end that Python
+sees: `signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))` makes it one.
 """
 
 import logging

@@ -56,6 +56,7 @@ __all__ = [
     "observe",
     "observed",
     "parse",
+    "read",
     "scrape",
 ]
 

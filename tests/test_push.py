@@ -1,6 +1,8 @@
 """However a job ends, its last state is pushed, and what it raised goes on."""
 
 import asyncio
+import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import bcrypt
 import pytest
 from admin.certificates import Authority, client_context
 from gateways import Pushgateway, fake_gateway
-from processes import until
+from processes import Process, until
 from prometheus_client import CollectorRegistry, Counter
 
 import aiosvc
@@ -198,6 +200,46 @@ def test_mistakes(registry: CollectorRegistry, options: dict[str, Any], says: st
     with pytest.raises(aiosvc.ConfigError) as raised:
         aiosvc.push_on_exit("gw", **{"job": "b", "registry": registry, **options})
     assert says in str(raised.value)
+
+
+JOB = """
+import asyncio, signal, sys, time
+import aiosvc
+from prometheus_client import CollectorRegistry
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+job = aiosvc.push_on_exit(sys.argv[1], job="b", registry=CollectorRegistry())
+
+async def main():
+    async with job:
+        print("begun", flush=True)
+        await asyncio.sleep(60)
+
+if sys.argv[2] == "async":
+    asyncio.run(main())
+else:
+    with job:
+        print("begun", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [("sync", signal.SIGINT), ("async", signal.SIGINT), ("sync", signal.SIGTERM)],
+)
+async def test_a_job_that_is_interrupted(tmp_path: Path, kind: str, number: signal.Signals) -> None:
+    """Ctrl-C, and SIGTERM where it is made an exit, push a failure before the process is gone."""
+    with fake_gateway() as server:
+        command = [sys.executable, "-c", JOB, server.url, kind]
+        async with Process(command, tmp_path) as process:
+            await process.wait_for(lambda: "begun" in process.stdout or None, "the job")
+            process.send(number)
+            assert await process.ended() != 0
+            assert "not pushed" not in process.stderr
+    [post] = server.pushed
+    assert post.method == "POST"
+    assert job_metrics(post.body)["job_succeeded"] == 0
 
 
 async def test_a_real_pushgateway(registry: CollectorRegistry, tmp_path: Path) -> None:
