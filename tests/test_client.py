@@ -13,6 +13,7 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.test_utils import TestServer
+from processes import until
 from prometheus_client import CollectorRegistry
 
 import aiosvc
@@ -21,6 +22,8 @@ from aiosvc.outbound import Hosts, Outbound
 
 DURATION = "http_client_request_duration_seconds_count"
 LOCAL = "127.0.0.1"
+
+Ask = Callable[[ClientSession, Any, CollectorRegistry], Awaitable[None]]
 
 
 @pytest.fixture
@@ -230,25 +233,9 @@ async def test_raised_for_status(registry: CollectorRegistry, server: TestServer
     assert in_progress(registry) == 0
 
 
-async def cancelled(session: ClientSession, url: Any) -> None:
-    """Cancel a request while it waits for headers."""
-    task = asyncio.create_task(session.get(url))
-    await asyncio.sleep(0.05)
-    task.cancel()
-    await task
-
-
-async def cancelled_in_body(session: ClientSession, url: Any) -> None:
-    """Cancel a request while its body is read."""
-
-    async def read() -> None:
-        async with session.get(url) as response:
-            await response.read()
-
-    task = asyncio.create_task(read())
-    await asyncio.sleep(0.05)
-    task.cancel()
-    await task
+def headers_seen(registry: CollectorRegistry) -> float:
+    """Return how many responses' headers have come."""
+    return gauge(registry, "http_client_response_start_seconds_count")
 
 
 async def read_all(session: ClientSession, url: Any) -> None:
@@ -257,22 +244,49 @@ async def read_all(session: ClientSession, url: Any) -> None:
         await response.read()
 
 
-async def total_timeout(session: ClientSession, url: Any) -> None:
-    """Ask with a timeout for all of it."""
-    async with session.get(url, timeout=ClientTimeout(total=0.05)) as response:
-        await response.read()
+async def cancelled(session: ClientSession, url: Any, registry: CollectorRegistry) -> None:
+    """Cancel a request while it waits for headers."""
+    task = asyncio.create_task(read_all(session, url))
+    await until(lambda: in_progress(registry) == 1, "a request")
+    task.cancel()
+    await task
 
 
-async def read_timeout(session: ClientSession, url: Any) -> None:
-    """Ask with a timeout between reads."""
-    async with session.get(url, timeout=ClientTimeout(sock_read=0.05)) as response:
-        await response.read()
+async def cancelled_in_body(session: ClientSession, url: Any, registry: CollectorRegistry) -> None:
+    """Cancel a request while its body is read."""
+    task = asyncio.create_task(read_all(session, url))
+    await until(lambda: headers_seen(registry) == 1, "headers")
+    task.cancel()
+    await task
 
 
-async def outer_timeout(session: ClientSession, url: Any) -> None:
+def within(**timeout: float) -> Ask:
+    """Return what asks with a timeout of aiohttp's."""
+
+    async def ask(session: ClientSession, url: Any, _registry: CollectorRegistry) -> None:
+        async with session.get(url, timeout=ClientTimeout(**timeout)) as response:
+            await response.read()
+
+    return ask
+
+
+async def outer_timeout(session: ClientSession, url: Any, _registry: CollectorRegistry) -> None:
     """Ask within a timeout of the caller's."""
-    async with asyncio.timeout(0.05), session.get(url) as response:
+    async with asyncio.timeout(0.05):
+        await read_all(session, url)
+
+
+async def outer_timeout_in_body(
+    session: ClientSession, url: Any, _registry: CollectorRegistry
+) -> None:
+    """Read within a timeout of the caller's."""
+    async with session.get(url) as response, asyncio.timeout(0.05):
         await response.read()
+
+
+async def plainly(session: ClientSession, url: Any, _registry: CollectorRegistry) -> None:
+    """Ask."""
+    await read_all(session, url)
 
 
 @pytest.mark.parametrize(
@@ -280,20 +294,20 @@ async def outer_timeout(session: ClientSession, url: Any) -> None:
     [
         (cancelled, "/hang", asyncio.CancelledError, "", "cancelled"),
         (cancelled_in_body, "/drip", asyncio.CancelledError, "200", "cancelled"),
-        (total_timeout, "/hang", TimeoutError, "", "timeout"),
-        (total_timeout, "/drip", TimeoutError, "200", "timeout"),
-        (read_timeout, "/hang", TimeoutError, "", "timeout"),
-        (read_timeout, "/drip", TimeoutError, "200", "timeout"),
+        (within(total=0.05), "/hang", TimeoutError, "", "timeout"),
+        (within(total=1), "/drip", TimeoutError, "200", "timeout"),
+        (within(sock_read=0.05), "/hang", TimeoutError, "", "timeout"),
+        (within(sock_read=1), "/drip", TimeoutError, "200", "timeout"),
         (outer_timeout, "/hang", TimeoutError, "", "cancelled"),
-        (outer_timeout, "/drip", TimeoutError, "200", "cancelled"),
-        (read_all, "/break", aiohttp.ClientPayloadError, "200", "response"),
+        (outer_timeout_in_body, "/drip", TimeoutError, "200", "cancelled"),
+        (plainly, "/break", aiohttp.ClientPayloadError, "200", "response"),
     ],
 )
 async def test_failures(
     registry: CollectorRegistry,
     session: ClientSession,
     server: TestServer,
-    ask: Callable[[ClientSession, Any], Awaitable[None]],
+    ask: Ask,
     path: str,
     raised: type[BaseException],
     status: str,
@@ -301,7 +315,7 @@ async def test_failures(
 ) -> None:
     """Each failure has its name, with the status if there was one, and nothing stays open."""
     with pytest.raises(raised):
-        await ask(session, server.make_url(path))
+        await ask(session, server.make_url(path), registry)
     assert ended(registry) == {("GET", LOCAL, status, error): 1}
     assert in_progress(registry) == 0
     assert gauge(registry, "http_client_pool_connections") == 0
@@ -412,8 +426,7 @@ async def test_a_session_closed_in_mid_request(
     tasks = [
         asyncio.create_task(read_all(session, server.make_url(path))) for path in ("/hang", "/drip")
     ]
-    await asyncio.sleep(0.1)
-    assert in_progress(registry) == 2
+    await until(lambda: headers_seen(registry) == 1 and in_progress(registry) == 2, "two requests")
     await session.close()
     with pytest.raises(aiohttp.ClientConnectionError):
         await tasks[0]
@@ -458,20 +471,21 @@ async def test_waiting_for_the_pool(registry: CollectorRegistry, server: TestSer
     """Requests beyond the pool's limit are seen to wait, and how long they did."""
     config = client.trace_config(registry=registry, name="shop")
     connector = TCPConnector(limit=1)
+
+    def waiting() -> float | None:
+        return value(registry, "http_client_pool_waiting", client="shop")
+
     async with ClientSession(connector=connector, trace_configs=[config]) as session:
         async with session.get(server.make_url("/large")):
             second = asyncio.create_task(read_all(session, server.make_url("/")))
             third = asyncio.create_task(read_all(session, server.make_url("/")))
-            await asyncio.sleep(0.01)
-            assert value(registry, "http_client_pool_waiting", client="shop") == 2
+            await until(lambda: waiting() == 2, "two that wait")
             assert value(registry, "http_client_pool_connections", client="shop") == 1
             assert value(registry, "http_client_pool_limit", client="shop") == 1
             third.cancel()
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert value(registry, "http_client_pool_waiting", client="shop") == 1
+            await until(lambda: waiting() == 1, "one that waits")
         await second
-    assert value(registry, "http_client_pool_waiting", client="shop") == 0
+    assert waiting() == 0
     assert value(registry, "http_client_connection_wait_seconds_count", client="shop") == 1
     assert value(registry, "http_client_pool_limit", client="shop") is None
 
