@@ -74,11 +74,12 @@ class RabbitMQ:
     async def close(self) -> None:
         """Close the channel, and the connection if it was made for a URL."""
         channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
-        if self._connect is not None and self._connection is not None:
+        if self._connect is not None:
             connection, self._connection = self._connection, None
-            await connection.close()
+            if connection is not None:
+                await connection.close()  # with its channel
+        elif channel is not None:
+            await channel.close()
 
     async def _declared(self, queue: str) -> tuple[int, int]:
         channel = await self._open()
