@@ -18,8 +18,7 @@ engines' own indexes answer.
 
 from collections.abc import Sequence
 from dataclasses import fields
-from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, SupportsFloat
 
 from aiosvc import validation
 from aiosvc.brokers.clients import turns
@@ -113,7 +112,8 @@ def _state(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> QueueState:
     if len(rows) != 1:
         raise ValueError(f"{'no row' if not rows else 'several rows'} came; expected one")
     found = dict(zip(columns, rows[0], strict=True))
-    numbers = {name: float(v) if isinstance(v, Decimal) else v for name, v in found.items()}
+    # A numeric of SQL is a Decimal; what is no number at all is left to be refused as it is.
+    numbers = {n: float(v) if isinstance(v, SupportsFloat) else v for n, v in found.items()}
     if numbers.get("ready") == 0:
         numbers["oldest_age"] = 0
     return QueueState(**numbers)
