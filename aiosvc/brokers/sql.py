@@ -22,9 +22,9 @@ from typing import Any, Final, SupportsFloat
 
 from aiosvc import validation
 from aiosvc.brokers.clients import turns
-from aiosvc.brokers.pools import pool_of
 from aiosvc.brokers.state import QueueState
 from aiosvc.errors import ConfigError, did_you_mean
+from aiosvc.sources.pools import pool_of
 
 __all__ = ["SqlQueue", "literal", "table"]
 
