@@ -16,17 +16,17 @@ from aiohttp.abc import AbstractRouter
 from aiohttp.typedefs import Handler
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from aiosvc.admin import AdminOptions, AdminServer, livez, readyz
+from aiosvc.admin import AdminBeside, AdminOptions, livez, readyz
 from aiosvc.config import Options, Settings, make
 from aiosvc.endpoint import OWN_HANDLER, metrics_handler
 from aiosvc.errors import ConfigError
 from aiosvc.exemplars import current_trace_id
 from aiosvc.health import Health
 from aiosvc.protocol import MeasuredProtocol
-from aiosvc.scrape import Scraper
+from aiosvc.requests import is_excluded
 from aiosvc.service import Observer
 from aiosvc.tap import Tap
-from aiosvc.templates import is_excluded, known_routes, sub_applications, templates_of
+from aiosvc.templates import known_routes, sub_applications, templates_of
 
 __all__ = ["setup"]
 
@@ -124,27 +124,10 @@ async def _observe(observer: Observer, tap: Tap, app: web.Application) -> AsyncI
 async def _serve_admin(
     observer: Observer, options: AdminOptions, _app: web.Application
 ) -> AsyncIterator[None]:
-    if options.admin_port is None:
-        yield
-        return
-    scraper = Scraper(observer.registry, observer.settings, aside=True)
-    server = AdminServer(
-        metrics_handler(scraper, observer.collector.refresh),
-        observer.health,
-        options,
-        on_error=observer.collector.error,
-    )
-    server.start()
-    observer.admin_url = server.url
-    log.info("the admin server is at %s", server.url)
-    observer.collector.attach(scraper)
-    observer.collector.attach(server)
+    beside = AdminBeside(observer, options)
+    beside.start()
     yield
-    await asyncio.to_thread(server.stop)
-    scraper.close()
-    observer.collector.retire(scraper)
-    observer.collector.retire(server)
-    observer.admin_url = None
+    await asyncio.to_thread(beside.stop)
 
 
 async def _drain(observer: Observer, _app: web.Application) -> None:

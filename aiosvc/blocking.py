@@ -51,6 +51,10 @@ class InThread:
             self._thread.join(PATIENCE)
             self._calls = self._thread = None
 
+    def abandon(self) -> None:
+        """Forget a thread that a fork has left in another process."""
+        self._calls = self._thread = None
+
     def _serve(self, calls: "queue.SimpleQueue[Call | None]") -> None:
         # Nothing of a call stays in this frame while it waits for the next one.
         while self._serve_one(calls.get()):

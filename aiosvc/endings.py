@@ -10,7 +10,7 @@ after the client had left is the leaving, any other exception is the handler's o
 """
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_writer import _serialize_headers
@@ -23,22 +23,17 @@ from aiosvc.protocol import (
     MeasuredWriter,
     Result,
 )
-from aiosvc.series import ABORTED, CANCELLED, CLIENT_DISCONNECTED, EXCEPTION, TIMEOUT
+from aiosvc.series import (
+    ABORTED,
+    CANCELLED,
+    CLIENT_DISCONNECTED,
+    CLIENT_LEFT,
+    EXCEPTION,
+    TIMEOUT,
+    Ending,
+)
 
-__all__ = ["CLIENT_LEFT", "Ending", "ending_of"]
-
-#: The status of a request whose client left before any was sent, as nginx logs it.
-CLIENT_LEFT = 499
-
-
-class Ending(NamedTuple):
-    """Seconds, status, body bytes sent, failure reason and uncaught exception of a request."""
-
-    seconds: float
-    status: int
-    sent: int
-    reason: str | None = None
-    raised: BaseException | None = None
+__all__ = ["ending_of"]
 
 
 def ending_of(

@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from aiosvc.scrape import ALLOW, Answer, Scraper
+from aiosvc.scrape import Answer, Scraper
 
 __all__ = ["OWN_HANDLER", "metrics_handler"]
 
@@ -26,16 +26,13 @@ def metrics_handler(
 
     async def metrics(request: web.Request) -> web.StreamResponse:
         """Answer a scrape."""
-        accept = request.headers.getall("Accept", ())
         if request.method == "GET":
             refresh()
-            names = request.query.getall("name[]", ())
-            return await _send(request, await scraper.answer(request.headers, accept, names))
-        if request.method == "HEAD":
-            return await _send(request, scraper.head(request.headers, accept))
-        if request.method == "OPTIONS":
-            return web.Response(status=204, headers={"Allow": ALLOW})
-        return await _send(request, scraper.not_allowed())
+        accept = request.headers.getall("Accept", ())
+        names = request.query.getall("name[]", ())
+        return await _send(
+            request, await scraper.respond(request.method, request.headers, accept, names)
+        )
 
     setattr(metrics, OWN_HANDLER, True)
     return metrics

@@ -10,12 +10,22 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
-__all__ = ["current_trace_id", "trace_id_of_header"]
+from aiosvc.series import SERVER_ERROR, Ending
+
+__all__ = ["current_trace_id", "is_exemplary", "trace_id_of_header"]
 
 #: https://www.w3.org/TR/trace-context/#traceparent-header; later versions may append fields.
 TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 )
+
+
+def is_exemplary(ending: Ending, wanted: str, slow: float) -> bool:
+    """Return whether a request that ended so is *wanted* as an example; *slow* is in seconds."""
+    if wanted in ("off", "all"):
+        return wanted == "all"
+    failed = ending.reason is not None or ending.status >= SERVER_ERROR
+    return ending.seconds >= slow or (failed and wanted == "failed")
 
 
 def trace_id_of_header(value: str | None) -> str | None:

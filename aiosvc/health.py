@@ -58,6 +58,21 @@ class Verdict:
     reason: str
     checks: Mapping[str, str | None] = field(default_factory=dict)
 
+    @property
+    def status(self) -> int:
+        """The HTTP status that says so."""
+        return 200 if self.ok else 503
+
+    def text(self, *, reasons: bool = False) -> str:
+        """Return lines for a probe, with *reasons* those of the checks that failed too."""
+        lines = [self.reason]
+        for name, why in self.checks.items():
+            if why is None:
+                lines.append(f"[+] {name}")
+            else:
+                lines.append(f"[-] {name}: {why}" if reasons else f"[-] {name}")
+        return "\n".join(lines) + "\n"
+
 
 class Health:
     """

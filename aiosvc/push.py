@@ -30,7 +30,7 @@ from aiosvc import catalogue
 from aiosvc.collector import collector_of
 from aiosvc.errors import ConfigError
 from aiosvc.exposition import Exposition
-from aiosvc.gateway import Gateway, PushError
+from aiosvc.pushgateway import Gateway, PushError
 from aiosvc.readings import Readings
 from aiosvc.validation import seconds
 

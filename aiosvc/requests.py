@@ -19,13 +19,14 @@ from aiosvc.readings import Distribution, Labels, Readings, Total
 from aiosvc.series import (
     EXCEPTION,
     OTHER,
+    SERVER_ERROR,
     RouteSeries,
     SizedSeries,
     Snapshot,
     SocketSeries,
 )
 
-__all__ = ["METHODS", "UNMATCHED", "InFlight", "RequestMetrics"]
+__all__ = ["METHODS", "UNMATCHED", "InFlight", "RequestMetrics", "is_excluded"]
 
 log = logging.getLogger("aiosvc")
 
@@ -70,9 +71,6 @@ FAMILIES: Final = (
     catalogue.WEBSOCKET_CLOSES,
 )
 
-#: The first status that OpenTelemetry calls a server's error.
-SERVER_ERROR: Final = 500
-
 
 class InFlight(Protocol):
     """What an adapter knows about the requests that it has begun and not finished."""
@@ -94,6 +92,8 @@ class RequestMetrics:
     def __init__(self, settings: Settings, labels: LabelPolicy) -> None:
         self.bad_requests = 0
         self.connections = 0
+        #: Whether the adapter sees connections and what the parser refused; unknown is absent.
+        self.sees_connections = True
         self.labels = labels
         self._settings = settings
         self._otel = settings.preset == "otel"
@@ -207,8 +207,9 @@ class RequestMetrics:
             _report_socket(endpoint, socket, readings)
         for key, count in list(self._exceptions.items()):
             readings.number(catalogue.HTTP_EXCEPTIONS, count, key)
-        readings.number(catalogue.HTTP_BAD_REQUESTS, self.bad_requests)
-        readings.number(catalogue.CONNECTIONS, self.connections)
+        if self.sees_connections:
+            readings.number(catalogue.HTTP_BAD_REQUESTS, self.bad_requests)
+            readings.number(catalogue.CONNECTIONS, self.connections)
         if self._in_flight is not None:
             yield
             self._report_in_flight(self._in_flight, readings)
@@ -266,6 +267,14 @@ class RequestMetrics:
                 offender,
                 OTHER,
             )
+
+
+def is_excluded(template: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether one of *patterns* is the template, or its beginning and a '*'."""
+    return any(
+        template.startswith(pattern[:-1]) if pattern.endswith("*") else template == pattern
+        for pattern in patterns
+    )
 
 
 def _report_route(series: RouteSeries, now: Snapshot, readings: Readings) -> None:

@@ -32,7 +32,7 @@ from aiosvc.negotiation import content_coding, negotiate
 from aiosvc.readings import Readings, Total
 from aiosvc.seriescount import SeriesCount
 
-__all__ = ["ALLOW", "Answer", "Scraper"]
+__all__ = ["Answer", "Scraper", "pieces"]
 
 log = logging.getLogger("aiosvc")
 
@@ -131,6 +131,22 @@ class Scraper:
         body = self._body(first, reader, begun)
         return Answer(200, _head(form, coding), body, max(0.0, deadline - perf_counter()))
 
+    async def respond(
+        self,
+        method: str,
+        headers: Mapping[str, str],
+        accept: Iterable[str],
+        names: Sequence[str] = (),
+    ) -> Answer:
+        """Return the answer to a request of any method; the rest as for `answer`."""
+        if method == "GET":
+            return await self.answer(headers, accept, names)
+        if method == "HEAD":
+            return self.head(headers, accept)
+        if method == "OPTIONS":
+            return Answer(204, {"Allow": ALLOW}, pieces())
+        return self.not_allowed()
+
     def not_allowed(self) -> Answer:
         """Return the answer to a method that is none of `ALLOW`."""
         return self._refuse(405, "metrics are read with GET", {"Allow": ALLOW})
@@ -139,11 +155,18 @@ class Scraper:
         """Return the answer to a HEAD: the headers of a GET, and nothing is rendered."""
         self._count(200)
         coding = content_coding(headers.get("Accept-Encoding", ""), available())
-        return Answer(200, _head(negotiate(accept), coding), _pieces())
+        return Answer(200, _head(negotiate(accept), coding), pieces())
 
     def forget(self) -> None:
         """Start from zero, after what was counted went somewhere else."""
         self._numbers = _Numbers()
+
+    def abandon(self) -> None:
+        """Forget scrapes and threads of an event loop, or a process, that is no more."""
+        self._gatherings.clear()
+        self._compressing = None
+        self._foreign = ForeignCollectors()
+        self._numbers.in_progress = 0
 
     def close(self) -> None:
         """End the thread that compresses; scrapes in progress fail."""
@@ -247,7 +270,7 @@ class Scraper:
     def _refuse(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
         self._count(status)
         found = {"Content-Type": "text/plain; charset=utf-8", **(headers or {})}
-        return Answer(status, found, _pieces(f"{text}\n".encode()))
+        return Answer(status, found, pieces(f"{text}\n".encode()))
 
     def _finished(self, begun: float, code: int | None) -> None:
         numbers = self._numbers
@@ -369,6 +392,7 @@ def _head(form: Format, coding: str) -> dict[str, str]:
     return found
 
 
-async def _pieces(*pieces: bytes) -> AsyncGenerator[bytes, None]:
-    for piece in pieces:
+async def pieces(*found: bytes) -> AsyncGenerator[bytes, None]:
+    """Give a body that is there already."""
+    for piece in found:
         yield piece

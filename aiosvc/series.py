@@ -17,12 +17,16 @@ from prometheus_client.samples import Exemplar
 
 __all__ = [
     "ABORTED",
+    "BODILESS",
     "CANCELLED",
     "CLIENT_DISCONNECTED",
+    "CLIENT_LEFT",
     "EXCEPTION",
     "OTHER",
     "REASONS",
+    "SERVER_ERROR",
     "TIMEOUT",
+    "Ending",
     "NoSeries",
     "RouteSeries",
     "SizedSeries",
@@ -40,11 +44,30 @@ ABORTED: Final = "aborted"
 CANCELLED: Final = "cancelled"
 REASONS: Final = (EXCEPTION, TIMEOUT, CLIENT_DISCONNECTED, ABORTED, CANCELLED)
 
+#: The status of a request whose client left before any was sent, as nginx logs it.
+CLIENT_LEFT: Final = 499
+
+#: The first status that is the server's own error.
+SERVER_ERROR: Final = 500
+
+#: Statuses whose responses have no body, whatever their Content-Length says.
+BODILESS: Final = frozenset({*range(100, 200), 204, 304})
+
 #: Close codes that are names of conditions (RFC 6455, 7.4); 3000 to 4999 are the peers' own choice.
 CLOSE_CODES: Final = {code: str(code) for code in (*range(1000, 1004), *range(1005, 1016))}
 
 #: Copies of a series' numbers that a reader in another thread tries to get whole.
 READ_ATTEMPTS: Final = 100
+
+
+class Ending(NamedTuple):
+    """Seconds, status, body bytes sent, failure reason and uncaught exception of a request."""
+
+    seconds: float
+    status: int
+    sent: int
+    reason: str | None = None
+    raised: BaseException | None = None
 
 
 class Snapshot(NamedTuple):

@@ -158,7 +158,7 @@ class Observer:
 
         self.sampler.add_source("connections", read, on_loop=True)
 
-    async def start(self) -> None:
+    def begin(self) -> None:
         """Begin sampling on the running loop and be part of the registry's scrapes."""
         self.collector.attach(self.requests)
         self.collector.attach(self._queues)
@@ -166,8 +166,18 @@ class Observer:
         self.collector.attach(self.scraper)
         self._runtime.start()
         self.sampler.start()
+
+    async def start(self) -> None:
+        """Begin, and wait a moment for the first sample."""
+        self.begin()
         # So that the first scrape has everything.
         await self._runtime.known()
+
+    def abandon(self) -> None:
+        """Forget an event loop, or a process, that ended without `stop`; what is counted stays."""
+        self.sampler.abandon()
+        self._runtime.stop()
+        self.scraper.abandon()
 
     def collect_late(self) -> None:
         """Keep what was counted after the stop, of a request that outlived its server."""

@@ -15,13 +15,13 @@ from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from aiosvc.config import Settings
-from aiosvc.endings import Ending, ending_of
-from aiosvc.exemplars import trace_id_of_header
+from aiosvc.endings import ending_of
+from aiosvc.exemplars import is_exemplary, trace_id_of_header
 from aiosvc.protocol import BAD_REQUEST, MeasuredProtocol, MeasuredServer, Result
 from aiosvc.readings import Labels
-from aiosvc.requests import METHODS, UNMATCHED, RequestMetrics
-from aiosvc.series import NoSeries, RouteSeries
-from aiosvc.templates import is_excluded, template_of
+from aiosvc.requests import METHODS, UNMATCHED, RequestMetrics, is_excluded
+from aiosvc.series import BODILESS, Ending, NoSeries, RouteSeries
+from aiosvc.templates import template_of
 
 __all__ = ["Tap"]
 
@@ -39,11 +39,6 @@ WHOLE: Final = _Whole()
 NO_BODY: Final = object()
 
 NO_SERIES: Final = NoSeries()
-SERVER_ERROR: Final = 500
-
-#: Statuses whose responses have no body, whatever their Content-Length says.
-BODILESS: Final = frozenset({*range(100, 200), 204, 304})
-
 #: What a route's requests are counted in: its series, or none at all.
 Series = RouteSeries | NoSeries
 
@@ -283,17 +278,11 @@ class Tap:
         if protocol.socket is None:
             if started is not None:
                 series.started(started)
-            if self._is_exemplary(ending):
+            if is_exemplary(ending, self._exemplars, self._slow):
                 trace_id = trace_id or trace_id_of_header(request.headers.get("traceparent"))
                 if trace_id is not None:
                     series.exemplify(ending.seconds, trace_id)
         return series
-
-    def _is_exemplary(self, ending: Ending) -> bool:
-        if self._exemplars in ("off", "all"):
-            return self._exemplars == "all"
-        failed = ending.reason is not None or ending.status >= SERVER_ERROR
-        return ending.seconds >= self._slow or (failed and self._exemplars == "failed")
 
     def _received(self, protocol: MeasuredProtocol, request: Any, series: Series) -> int:
         payload = request._payload

@@ -15,7 +15,7 @@ from aiohttp.web_urldispatcher import PrefixedSubAppResource
 
 from aiosvc.requests import UNMATCHED
 
-__all__ = ["is_excluded", "known_routes", "sub_applications", "template_of", "templates_of"]
+__all__ = ["known_routes", "sub_applications", "template_of", "templates_of"]
 
 
 def template_of(app: web.Application, request: web.Request) -> str:
@@ -29,14 +29,6 @@ def template_of(app: web.Application, request: web.Request) -> str:
         apps = match.apps or (app,)
         return _template_of_path(apps[-1].router, request.rel_url.path_safe) or UNMATCHED
     return UNMATCHED
-
-
-def is_excluded(template: str, patterns: tuple[str, ...]) -> bool:
-    """Return whether one of *patterns* is the template, or its beginning and a '*'."""
-    return any(
-        template.startswith(pattern[:-1]) if pattern.endswith("*") else template == pattern
-        for pattern in patterns
-    )
 
 
 def known_routes(app: web.Application) -> Iterator[tuple[str, str]]:

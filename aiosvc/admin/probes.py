@@ -32,14 +32,8 @@ def readyz(health: Health, *, reasons: bool = False) -> Handler:
 
 
 def _response(verdict: Verdict, *, reasons: bool) -> web.Response:
-    lines = [verdict.reason]
-    for name, why in verdict.checks.items():
-        if why is None:
-            lines.append(f"[+] {name}")
-        else:
-            lines.append(f"[-] {name}: {why}" if reasons else f"[-] {name}")
     return web.Response(
-        status=200 if verdict.ok else 503,
-        text="\n".join(lines) + "\n",
+        status=verdict.status,
+        text=verdict.text(reasons=reasons),
         headers={"Cache-Control": "no-store"},
     )

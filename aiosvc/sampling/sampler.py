@@ -194,6 +194,16 @@ class Sampler:
             if source.close is not None:
                 await self._close(source.name, source.close)
 
+    def abandon(self) -> None:
+        """Forget an event loop that ended without `stop`, so that `start` works on another."""
+        self._task = self._restart = self._wake = None
+        self._samples.clear()
+        for source in self._sources.values():
+            source.running = None
+            source.forget()
+            if source.thread is not None:
+                source.thread.abandon()
+
     def forget(self) -> None:
         """Begin counting anew, once what was counted is kept elsewhere."""
         for source in self._sources.values():

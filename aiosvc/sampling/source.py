@@ -93,7 +93,7 @@ class Source:
         self.up = None
         self.failures = 0
         self._readings = None
-        self.known.clear()
+        self.known = asyncio.Event()  # the next start may be on another event loop
 
     def forget_counts(self) -> None:
         """Begin counting anew, once what was counted is kept elsewhere."""

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from gateways import fake_gateway
 
-from aiosvc import gateway
+from aiosvc import pushgateway
 from aiosvc.errors import ConfigError
-from aiosvc.gateway import Gateway, PushError
+from aiosvc.pushgateway import Gateway, PushError
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for milliseconds only between two attempts."""
-    monkeypatch.setattr(gateway, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(gateway, "LAST_PAUSE", 0.002)
+    monkeypatch.setattr(pushgateway, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(pushgateway, "LAST_PAUSE", 0.002)
 
 
 @pytest.mark.parametrize(
