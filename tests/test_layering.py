@@ -139,3 +139,30 @@ def test_import_is_lean() -> None:
 def test_each_module_can_be_imported_first(module: str) -> None:
     """No module depends on another one having been imported before it."""
     subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+
+
+FRAMEWORKS = (
+    "django", "fastapi", "flask", "hypercorn", "litestar", "quart", "starlette", "uvicorn",
+    "werkzeug",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["aiosvc", "aiosvc.asgi", "aiosvc.wsgi"])
+def test_no_framework_is_imported(module: str) -> None:
+    """The adapters import no framework; what they ask, the application has loaded."""
+    code = f"import sys, {module}; print(*sorted(m.split('.')[0] for m in sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(out.stdout.split()).isdisjoint(FRAMEWORKS)
+
+
+def test_adapters_work_without_any_framework() -> None:
+    """A bare application is measured where no framework can be imported."""
+    code = (
+        "import sys\n"
+        f"for name in {FRAMEWORKS!r}: sys.modules[name] = None\n"
+        "import aiosvc.asgi, aiosvc.wsgi\n"
+        "from prometheus_client import CollectorRegistry\n"
+        "aiosvc.asgi.setup(lambda scope, receive, send: None, registry=CollectorRegistry())\n"
+        "aiosvc.wsgi.setup(lambda environ, start: [], registry=CollectorRegistry())\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
