@@ -281,12 +281,24 @@ class Sample(NamedTuple):
 
 
 class Prometheus(Process):
-    """A real Prometheus with the repository's own prometheus.yml, only faster and for one port."""
+    """
+    A real Prometheus with the repository's own prometheus.yml, only faster and for other ports.
 
-    def __init__(self, directory: Path, *, target_port: int, interval: str = "500ms") -> None:
+    Beside what listens on *target_port* it scrapes what does on *more_ports*.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        target_port: int,
+        more_ports: Sequence[int] = (),
+        interval: str = "500ms",
+    ) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         self._config = directory / "prometheus.yml"
-        self._config.write_text(_config(target_port, interval), encoding="utf-8")
+        config = _config((target_port, *more_ports), interval)
+        self._config.write_text(config, encoding="utf-8")
         self._session: ClientSession | None = None
         command = [
             require("prometheus"),
@@ -381,10 +393,11 @@ class Prometheus(Process):
             return json.loads(text)["data"]
 
 
-def _config(port: int, interval: str) -> str:
-    """Return the repository's prometheus.yml for a service on *port*, with another interval."""
+def _config(ports: Sequence[int], interval: str) -> str:
+    """Return the repository's prometheus.yml for services on *ports*, with another interval."""
     text = (REPOSITORY / "prometheus.yml").read_text(encoding="utf-8")
-    text, targets = re.subn(r"localhost:8000", f"localhost:{port}", text)
+    mine = ", ".join(f'"localhost:{port}"' for port in ports)
+    text, targets = re.subn(r'"localhost:8000"', mine, text)
     assert targets >= 1, "prometheus.yml does not scrape localhost:8000"
     text, intervals = re.subn(r"(?m)^(\s*scrape_interval:).*$", rf"\1 {interval}", text)
     assert intervals >= 1, "prometheus.yml has no scrape_interval"
