@@ -31,34 +31,40 @@ Speakers = WeakKeyDictionary[asyncio.AbstractEventLoop, object]
 
 
 class Runtime:
-    """The sources of one service that it has not to be told of."""
+    """
+    The sources of one service that it has not to be told of.
+
+    Where the event loop does not serve the application (*serves_on_loop*), nothing is told of it.
+    """
 
     def __init__(
         self,
         collector: ServiceCollector,
         sampler: Sampler,
         settings: Settings,
+        *,
+        serves_on_loop: bool = True,
     ) -> None:
         self._collector = collector
         self._process = ProcessSource(collector.ownership.exports)
         self._tasks = TaskSource(settings.task_groups)
         self._pauses = collector.share("pauses", PauseReporter)
         self._speakers = collector.share("event loops", Speakers)
-        self._loop = LoopWatch(
-            collector, kind=settings.loop_probe, stall_threshold=settings.stall_threshold
-        )
-        if settings.loop_probe != "off":
-            collector.claim("loop_probe", settings.loop_probe)
+        probe = settings.loop_probe if serves_on_loop else "off"
+        self._loop = LoopWatch(collector, kind=probe, stall_threshold=settings.stall_threshold)
+        if probe != "off":
+            collector.claim("loop_probe", probe)
             collector.claim("stall_threshold", settings.stall_threshold)
         collector.claim("task groups", settings.task_groups)
         if settings.task_groups:
             collector.extend(catalogue.ASYNCIO_TASKS, ("group",))
         # In a thread: it reads files, if quick ones, and an event loop is not to do that.
         self._sampled = sampler.add_source("process", self._read_process)
-        for name, read in (
-            ("asyncio_tasks", self._tasks.read),
-            ("asyncio_executor", ExecutorSource().read),
-        ):
+        of_loop = {
+            "asyncio_tasks": self._tasks.read,
+            "asyncio_executor": ExecutorSource().read,
+        }
+        for name, read in of_loop.items() if serves_on_loop else ():
             sampler.add_source(name, self._once_per_loop(read), on_loop=True)
 
     def start(self) -> None:

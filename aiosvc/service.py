@@ -6,7 +6,7 @@ demo use this object and wire nothing themselves.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar, Unpack
+from typing import Any, ClassVar, TypeVar, Unpack
 
 from prometheus_client import CollectorRegistry
 
@@ -48,6 +48,9 @@ class Observer:
     `admin_url` is where the admin server is while it runs.
     """
 
+    #: Whether the event loop that this runs on serves the application, and is worth measuring.
+    serves_on_loop: ClassVar[bool] = True
+
     def __init__(
         self, registry: CollectorRegistry, settings: Settings, health: Health | None = None
     ) -> None:
@@ -73,7 +76,9 @@ class Observer:
         )
         self._queues = Queues(self.collector.error)
         self._shared = SharedQueues(self.sampler, self._queues.has)
-        self._runtime = Runtime(self.collector, self.sampler, settings)
+        self._runtime = Runtime(
+            self.collector, self.sampler, settings, serves_on_loop=self.serves_on_loop
+        )
 
     def watch_queue(
         self,

@@ -94,6 +94,8 @@ def setup(
 class ObservedApp(Observer):
     """What `setup` returns: an `aiosvc.Observer` that is a WSGI application."""
 
+    serves_on_loop = False
+
     def __init__(
         self, app: Any, registry: CollectorRegistry, settings: Settings, admin: AdminOptions
     ) -> None:

@@ -736,7 +736,7 @@ def test_one_event_loop_after_another(registry: CollectorRegistry) -> None:
         async def run(number: int) -> None:
             await ask(app, "/")
             text = (await ask(app, "/metrics")).body
-            assert b'aiosvc_source_up{source="queues"} 1.0' in text
+            assert b'aiosvc_source_up{source="asyncio_tasks"} 1.0' in text
             assert f'status="200"}} {number}.0'.encode() in text
 
         asyncio.run(run(number))

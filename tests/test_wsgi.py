@@ -11,7 +11,7 @@ from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 from flask import Blueprint, Flask, Response
-from prometheus_client import CollectorRegistry, Counter, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, generate_latest, make_wsgi_app
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -626,3 +626,12 @@ def test_response_object_of_flask(registry: CollectorRegistry) -> None:
         response.close()
     assert closed == [True]
     assert bytes_of(registry) == {"/stream": 4}
+
+
+def test_nothing_is_told_of_the_loop_that_samples(registry: CollectorRegistry) -> None:
+    """The event loop beside a WSGI application is ours; that it is idle says nothing of the service."""
+    app = setup(Flask("shop"), registry)
+    ask(app, "/")
+    text = generate_latest(registry).decode()
+    assert "process_threads" in text
+    assert "asyncio_" not in text
