@@ -8,6 +8,7 @@ tell of descriptors exactly when they have run out. `completed` puts these back.
 """
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -24,16 +25,17 @@ __all__ = ["completed", "most_descriptors", "open_descriptors"]
 DIRECTORY: Final = "/proc/self/fd"
 
 
-def open_descriptors() -> int | None:
-    """Return how many are open; None where the system does not say."""
+def open_descriptors(directory: str | None = None) -> int | None:
+    """Return how many are open, None where the system does not say; *directory* lists them."""
+    directory = directory or DIRECTORY
     try:
-        number = os.stat(DIRECTORY).st_size  # noqa: PTH116 - one call, that needs no descriptor
+        number = os.stat(directory).st_size  # noqa: PTH116 - one call, that needs no descriptor
         # Before Linux 6.2 that is always 0. The listing has one descriptor of its own.
-        return number or len(os.listdir(DIRECTORY)) - 1  # noqa: PTH208 - as above
+        return number or len(os.listdir(directory)) - 1  # noqa: PTH208 - as above
     except OSError as error:
         # The lowest free one is taken always, so now there is none below the limit.
         most = most_descriptors() if error.errno == errno.EMFILE else None
-        return None if most is None else int(most)
+        return None if most in (None, math.inf) else int(most)
 
 
 def most_descriptors() -> float | None:

@@ -4,12 +4,13 @@ The process as Linux tells it, in a handful of system calls.
 Rule: a reading needs no free descriptor, since running out of them is what it has to show.
 """
 
-import errno
+import math
 import os
 import resource
 from contextlib import suppress
 from pathlib import Path
 
+from aiosvc.descriptors import most_descriptors, open_descriptors
 from aiosvc.sources.procfs import boot_time, parse_stat
 
 __all__ = ["LinuxProcess"]
@@ -40,11 +41,10 @@ class LinuxProcess:
             "voluntary_switches": usage.ru_nvcsw,
             "involuntary_switches": usage.ru_nivcsw,
         }
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = None if soft == resource.RLIM_INFINITY else soft
-        if limit is not None:
-            facts["max_fds"] = limit
-        open_now = self._open_descriptors(limit)
+        most = most_descriptors()
+        if most is not None and most != math.inf:
+            facts["max_fds"] = int(most)
+        open_now = open_descriptors(self._descriptors)
         if open_now is not None:
             facts["open_fds"] = open_now
         with suppress(OSError, ValueError):
@@ -60,16 +60,6 @@ class LinuxProcess:
         stat, self._stat = self._stat, None
         if stat is not None:
             os.close(stat)
-
-    def _open_descriptors(self, limit: int | None) -> int | None:
-        try:
-            # Linux 6.2 and later have the number there, and earlier ones 0.
-            number = os.stat(self._descriptors).st_size  # noqa: PTH116 - the shortest
-            # To list them takes one, which is not counted.
-            return number or len(os.listdir(self._descriptors)) - 1  # noqa: PTH208 - the shortest
-        except OSError as error:
-            # Where none is left, as many are open as may be.
-            return limit if error.errno == errno.EMFILE else None
 
     def _read_stat(self) -> bytes:
         # One descriptor is kept and read from the start each time, so that there is one when all
