@@ -42,7 +42,7 @@ PAUSE = 1.0
 #: Seconds by which a look may be late because the machine has much to do.
 TOO_LATE = 0.1
 
-#: Seconds until the next look at a loop that is held up, at most.
+#: Seconds until the next look at a loop that does not wait, at most.
 LONGEST_PAUSE = 10.0
 
 
@@ -128,9 +128,9 @@ class Watchdog:
             return None
         age = self._probe.clock() - since
         if age < self.threshold:
-            return self.threshold - age
+            return min(self.threshold - age, LONGEST_PAUSE)
         if self._was_stopped():
-            return self.threshold
+            return min(self.threshold, LONGEST_PAUSE)
         sighting = self._sight()
         # What was seen counts only if the turn was still the same; if not, its end is told.
         if sighting is not None and self._probe.owing_since() == since:

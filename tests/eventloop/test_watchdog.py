@@ -1,5 +1,6 @@
 """The watchdog: when it looks, what it makes of it, and that it ends."""
 
+import math
 import threading
 
 import pytest
@@ -200,3 +201,13 @@ def test_without_a_thread_it_is_an_error_and_no_more(
     bench.watchdog.end(1.0, 2.0)
     bench.watchdog.stop()
     assert [str(error) for error in bench.errors] == ["can't start new thread"]
+
+
+@pytest.mark.parametrize("threshold", [1e12, math.inf])
+def test_a_threshold_that_is_never_reached(bench: Bench, threshold: float) -> None:
+    """However long a stall must be, the thread looks again within a time that it can wait."""
+    bench.watchdog.threshold = threshold
+    bench.probe.since = bench.clock.now
+    pause = bench.watchdog.look()
+    assert pause is not None
+    assert pause <= threading.TIMEOUT_MAX
