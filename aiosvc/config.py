@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, TypedDict, TypeVar
 
+from aiosvc import validation
 from aiosvc.catalogue import DURATION_BUCKETS, LIFETIME_BUCKETS
 from aiosvc.errors import ConfigError, did_you_mean
 from aiosvc.labels import LabelSource, check_labels
@@ -202,23 +203,23 @@ class Settings:
         object.__setattr__(self, "slo", _bounds("slo", _sorted(self.slo)))
         object.__setattr__(self, "exclude", _templates("exclude", self.exclude))
         object.__setattr__(self, "labels", check_labels(self.labels))
-        _one_of("preset", self.preset, ("classic", "otel"))
-        _one_of("exemplars", self.exemplars, ("off", "all", "slow", "failed"))
-        _seconds("slow", self.slow, at_least=0.0)
-        _yes_or_no("response_start", self.response_start)
-        _yes_or_no("count_own", self.count_own)
-        _whole("max_scrapes", self.max_scrapes, at_least=1)
-        _seconds("scrape_timeout", self.scrape_timeout, at_least=0.001)
-        _seconds("scrape_slice", self.scrape_slice, at_least=0.0001)
-        _yes_or_no("scrape_strict", self.scrape_strict)
+        validation.one_of("preset", self.preset, ("classic", "otel"))
+        validation.one_of("exemplars", self.exemplars, ("off", "all", "slow", "failed"))
+        validation.seconds("slow", self.slow, at_least=0.0)
+        validation.yes_or_no("response_start", self.response_start)
+        validation.yes_or_no("count_own", self.count_own)
+        validation.whole("max_scrapes", self.max_scrapes, at_least=1)
+        validation.seconds("scrape_timeout", self.scrape_timeout, at_least=0.001)
+        validation.seconds("scrape_slice", self.scrape_slice, at_least=0.0001)
+        validation.yes_or_no("scrape_strict", self.scrape_strict)
         if self.path is not None:
             _path("path", self.path)
-        _seconds("sample_interval", self.sample_interval, at_least=0.01)
-        _seconds("sample_timeout", self.sample_timeout, at_least=0.01)
-        _whole("sample_keep", self.sample_keep, at_least=0)
-        _one_of("loop_probe", self.loop_probe, ("auto", "heartbeat", "off"))
-        _seconds("stall_threshold", self.stall_threshold, at_least=0.05)
-        _whole("max_endpoints", self.max_endpoints, at_least=1)
+        validation.seconds("sample_interval", self.sample_interval, at_least=0.01)
+        validation.seconds("sample_timeout", self.sample_timeout, at_least=0.01)
+        validation.whole("sample_keep", self.sample_keep, at_least=0)
+        validation.one_of("loop_probe", self.loop_probe, ("auto", "heartbeat", "off"))
+        validation.seconds("stall_threshold", self.stall_threshold, at_least=0.05)
+        validation.whole("max_endpoints", self.max_endpoints, at_least=1)
         object.__setattr__(self, "task_groups", _groups("task_groups", self.task_groups))
 
 
@@ -239,10 +240,10 @@ class ServeOptions:
     def __post_init__(self) -> None:
         """Refuse what can't work."""
         if not isinstance(self.host, str) or not self.host:
-            raise ConfigError(f"host: {self.host!r} given; expected an address like '127.0.0.1'")
-        _whole("port", self.port, at_least=0, at_most=65535)
-        _yes_or_no("access_log", self.access_log)
-        _seconds("shutdown_timeout", self.shutdown_timeout, at_least=0.0)
+            raise validation.wrong("host", self.host, "an address like '127.0.0.1'")
+        validation.whole("port", self.port, at_least=0, at_most=65535)
+        validation.yes_or_no("access_log", self.access_log)
+        validation.seconds("shutdown_timeout", self.shutdown_timeout, at_least=0.0)
 
 
 def make(kind: type[T], options: Mapping[str, Any]) -> T:
@@ -263,48 +264,16 @@ def _path(name: str, value: object) -> None:
         or value == "/"
         or any(c in value for c in "{}?#% \t\r\n")
     ):
-        raise ConfigError(f"{name}: {value!r} given; expected a plain path like '/metrics'")
-
-
-def _seconds(name: str, value: object, *, at_least: float) -> None:
-    if (
-        not isinstance(value, int | float)
-        or isinstance(value, bool)
-        or not math.isfinite(value)
-        or value < at_least
-    ):
-        raise ConfigError(f"{name}: {value!r} given; expected seconds, {at_least:g} or more")
-
-
-def _whole(name: str, value: object, *, at_least: int, at_most: int | None = None) -> None:
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or value < at_least
-        or (at_most is not None and value > at_most)
-    ):
-        upper = "or more" if at_most is None else f"to {at_most}"
-        raise ConfigError(f"{name}: {value!r} given; expected a whole number, {at_least} {upper}")
-
-
-def _yes_or_no(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name}: {value!r} given; expected true or false")
-
-
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        hint = did_you_mean(value, known) if isinstance(value, str) else ""
-        raise ConfigError(f"{name}: {value!r} given; expected {' or '.join(known)}{hint}")
+        raise validation.wrong(name, value, "a plain path like '/metrics'")
 
 
 def _templates(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ConfigError(f"{name}: {value!r} given; expected templates, like ('/health',)")
+        raise validation.wrong(name, value, "templates, like ('/health',)")
     templates = tuple(value)
     for template in templates:
         if not isinstance(template, str) or not template.startswith(("/", "_unmatched")):
-            raise ConfigError(f"{name}: {template!r} given; expected a template like '/health'")
+            raise validation.wrong(name, template, "a template like '/health'")
     return templates
 
 
@@ -340,7 +309,7 @@ def _with_objectives(bounds: tuple[float, ...], slo: tuple[float, ...]) -> tuple
 
 
 def _bounds(name: str, value: object) -> tuple[float, ...]:
-    wrong = ConfigError(f"{name}: {value!r} given; expected rising numbers, like (0.1, 0.5, 1)")
+    wrong = validation.wrong(name, value, "rising numbers, like (0.1, 0.5, 1)")
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise wrong
     try:

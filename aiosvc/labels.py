@@ -5,17 +5,16 @@ Rule: a value that is not on its label's list becomes `_other`, so no label can 
 function that raises is counted and its label says `_other`; the request goes on.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from aiosvc.errors import ConfigError
+from aiosvc.naming import is_label
 
 __all__ = ["FromRequest", "FromResponseHeader", "LabelPolicy", "LabelSource", "check_labels"]
 
 OTHER: Final = "_other"
-NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 TAKEN: Final = frozenset(
     {"method", "endpoint", "status", "reason", "le", "quantile", "job", "instance"}
     | {"http_request_method", "http_route", "http_response_status_code", "url_scheme", "error_type"}
@@ -103,7 +102,7 @@ def check_labels(labels: object) -> dict[str, LabelSource]:
     if not isinstance(labels, Mapping):
         raise ConfigError(f"labels: {labels!r} given; expected a mapping of names to values")
     for name, source in labels.items():
-        if not isinstance(name, str) or not NAME.fullmatch(name) or name.startswith("__"):
+        if not is_label(name):
             raise ConfigError(f"labels: {name!r} is no label name; use letters, digits and '_'")
         if name in TAKEN:
             raise ConfigError(f"labels: {name!r} is taken; choose another name")

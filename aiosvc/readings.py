@@ -83,7 +83,8 @@ class Readings:
         self.distributions: dict[MetricSpec, dict[Labels, Distribution]] = {}
         self.totals: dict[MetricSpec, dict[Labels, Total]] = {}
         self.families: dict[str, Metric] = {}
-        #: Names of families in which two sources have the same series; the first one's is kept.
+        #: Names of families in which two sources have the same series, or that have another type
+        #: in each; the first one's is kept.
         self.clashes: list[str] = []
 
     def declare(self, *specs: MetricSpec) -> None:
@@ -111,7 +112,7 @@ class Readings:
 
     def family(self, family: Metric) -> None:
         """
-        Add a family of a user's source; a second one of the same name adds its samples.
+        Add a family of a user's source; a second one of the same name and type adds its samples.
 
         What a source left out is counted where everything that is left out is.
         """
@@ -126,6 +127,9 @@ class Readings:
             self.families[family.name] = first = Metric(
                 family.name, family.documentation, family.type, family.unit
             )
+        elif first.type != family.type:
+            self.clashes.append(family.name)
+            return
         else:
             known = {_series(sample) for sample in first.samples}
             new = [sample for sample in new if _series(sample) not in known]

@@ -5,11 +5,11 @@ Rule: a frozen, keyword-only dataclass, validated when made; a wrong value is a 
 names the option, what was given and what is expected.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from aiosvc import validation
 from aiosvc.errors import ConfigError
 
 __all__ = ["AdminOptions", "ProtectionOptions"]
@@ -89,13 +89,13 @@ class AdminOptions:
     def __post_init__(self) -> None:
         """Refuse what can't work."""
         if self.admin_port is not None:
-            _number("admin_port", self.admin_port, 0, 65535, whole=True)
+            validation.whole("admin_port", self.admin_port, at_least=0, at_most=65535)
         if not isinstance(self.admin_host, str) or not self.admin_host:
-            raise _wrong("admin_host", self.admin_host, "an address like '127.0.0.1'")
+            raise validation.wrong("admin_host", self.admin_host, "an address like '127.0.0.1'")
         for name in ("web_config", "bearer_token_file"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):
-                raise _wrong(name, value, "the name of a file")
+                raise validation.wrong(name, value, "the name of a file")
         if self.bearer_token is not None and not (
             isinstance(self.bearer_token, str) and self.bearer_token
         ):
@@ -103,34 +103,17 @@ class AdminOptions:
         if self.bearer_token is not None and self.bearer_token_file is not None:
             raise ConfigError("bearer_token and bearer_token_file given; give one or the other")
         object.__setattr__(self, "auth_exempt", _paths("auth_exempt", self.auth_exempt))
-        _number("live_timeout", self.live_timeout, 0.1)
-        _number("admin_connections", self.admin_connections, 1, whole=True)
+        validation.seconds("live_timeout", self.live_timeout, at_least=0.1)
+        validation.whole("admin_connections", self.admin_connections, at_least=1)
         for name in ("admin_header_timeout", "admin_keepalive_timeout", "admin_write_timeout"):
-            _number(name, getattr(self, name), 0.1)
-
-
-def _wrong(name: str, value: object, expected: str) -> ConfigError:
-    return ConfigError(f"{name}: {value!r} given; expected {expected}")
-
-
-def _number(
-    name: str, value: object, low: float, high: float = math.inf, *, whole: bool = False
-) -> None:
-    kind = int if whole else int | float
-    if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
-        fits = "a whole number" if whole else "seconds"
-        raise _wrong(
-            name, value, f"{fits}, {low:g} {'or more' if high == math.inf else f'to {high}'}"
-        )
-    if math.isinf(value):
-        raise _wrong(name, value, f"seconds, {low:g} or more")
+            validation.seconds(name, getattr(self, name), at_least=0.1)
 
 
 def _paths(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise _wrong(name, value, "paths, like ('/livez', '/readyz')")
+        raise validation.wrong(name, value, "paths, like ('/livez', '/readyz')")
     paths = tuple(value)
     for path in paths:
         if not isinstance(path, str) or not path.startswith("/"):
-            raise _wrong(name, path, "a path like '/livez'")
+            raise validation.wrong(name, path, "a path like '/livez'")
     return paths

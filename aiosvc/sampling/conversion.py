@@ -14,7 +14,6 @@ from collections.abc import (
     Callable,
     Coroutine,
     Generator,
-    Hashable,
     Iterable,
     Mapping,
 )
@@ -22,10 +21,11 @@ from typing import Any, Protocol, SupportsFloat
 
 from prometheus_client import Metric
 
-from aiosvc import catalogue
 from aiosvc.errors import ConfigError
-from aiosvc.readings import Readings
-from aiosvc.sampling.options import NAME, SourceOptions
+from aiosvc.naming import check_metric, clean
+from aiosvc.readings import Labels, Readings
+from aiosvc.sampling.families import STEP, checked
+from aiosvc.sampling.options import SourceOptions
 
 __all__ = ["Collector", "Conversion", "Sampled", "reader"]
 
@@ -38,16 +38,7 @@ Sampled = SupportsFloat | Mapping[Any, SupportsFloat | None] | Iterable[Metric]
 #: Characters of what a source returned that an error shows.
 SHOWN = 80
 
-#: Samples that are converted without a pause, well under a millisecond.
-STEP = 200
-
-TAKEN = frozenset(
-    name for spec in catalogue.CATALOGUE for name in (spec.name, spec.name.removesuffix("_total"))
-)
 OTHER = "_other"
-
-#: The one family of ours that a source may add to: what it had to leave out.
-OVERFLOW = catalogue.LABEL_OVERFLOW.name.removesuffix("_total")
 
 
 class Collector(Protocol):
@@ -66,10 +57,7 @@ class Conversion:
     """Turns what one source returns into `Readings`."""
 
     def __init__(self, name: str, options: SourceOptions) -> None:
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ConfigError("not a metric name; use letters, digits and '_', no digit first")
-        if name in TAKEN:
-            raise ConfigError("aiosvc exports a metric of that name itself")
+        check_metric(name)
         if options.kind == "gauge" and name.endswith("_total"):
             raise ConfigError(
                 "only a counter's name ends in '_total'; give kind='counter' for a number that "
@@ -80,7 +68,7 @@ class Conversion:
         self._labelnames = options.labelnames
         self._kind = options.kind
         self._max_series = options.max_series
-        self._admitted: frozenset[Hashable] = frozenset()
+        self._admitted: set[Labels] = set()
         #: Times that a label set past the cap was added to `_other`.
         self.overflown = 0
 
@@ -111,11 +99,16 @@ class Conversion:
                     f"{self._labelnames!r} to numbers"
                 )
             family = self._family()
-            self._add(family, {}, float(sampled))
+            self._add(family, (), self._number(sampled))
             readings.family(family)
         elif isinstance(sampled, Iterable) and not isinstance(sampled, str | bytes | Metric):
             for family in sampled:
-                readings.family((yield from _checked(family)))
+                readings.family((yield from checked(family)))
+            if readings.clashes:
+                raise ValueError(
+                    f"family {readings.clashes[0]!r} is there twice, with the same series or "
+                    "different types"
+                )
         else:
             if inspect.iscoroutine(sampled):
                 sampled.close()
@@ -127,39 +120,58 @@ class Conversion:
         return readings
 
     def _from_mapping(self, sampled: Mapping[Any, Any]) -> Generator[None, None, Metric]:
+        known: dict[Labels, float] = {}
+        # A copy: between two steps its owner may change it.
+        for place, (key, number) in enumerate(dict(sampled).items()):
+            if place % STEP == STEP - 1:
+                yield
+            if number is None:
+                continue
+            values = self._labels(key)
+            if values in known:
+                raise ValueError(f"labels {values!r} are there twice")
+            known[values] = self._number(number)
         family = self._family()
-        known = {self._labels(key): number for key, number in sampled.items() if number is not None}
-        kept = self._admit(known)
-        others = 0.0
+        for place, (values, number) in enumerate((yield from self._capped(known)).items()):
+            if place % STEP == STEP - 1:
+                yield
+            self._add(family, values, number)
+        return family
+
+    def _capped(self, known: dict[Labels, float]) -> Generator[None, None, dict[Labels, float]]:
+        """Return the series that have a place, and the sum of the others."""
+        other = (OTHER,) * len(self._labelnames)
+        # Those that were there keep their place, so that no series comes and goes by chance.
+        self._admitted = {values for values in self._admitted if values in known}
+        capped: dict[Labels, float] = {}
         for place, (values, number) in enumerate(known.items()):
             if place % STEP == STEP - 1:
                 yield
-            if values in kept:
-                labels = dict(zip(self._labelnames, values, strict=True))
-                self._add(family, labels, float(number))
+            if values not in self._admitted and len(self._admitted) < self._max_series:
+                self._admitted.add(values)
+            if values in self._admitted:
+                capped[values] = capped.get(values, 0.0) + number
             else:
-                others += float(number)
-        if len(kept) < len(known):
-            self._add(family, dict.fromkeys(self._labelnames, OTHER), others)
-        return family
+                self._leave_out(values)
+                capped[other] = capped.get(other, 0.0) + number
+        return capped
 
-    def _admit(self, known: Mapping[tuple[str, ...], Any]) -> frozenset[Hashable]:
-        # Those that were there keep their place, so that no series comes and goes by chance.
-        self._admitted = self._admitted & known.keys()
-        room = self._max_series - len(self._admitted)
-        new = [values for values in known if values not in self._admitted]
-        if len(new) > room:
-            if not self.overflown:
-                log.warning(
-                    "source %s: more than %d label sets; %r and further ones are added up as %r",
-                    self._name,
-                    self._max_series,
-                    new[room],
-                    OTHER,
-                )
-            self.overflown += len(new) - room
-        self._admitted |= frozenset(new[:room])
-        return self._admitted
+    def _leave_out(self, values: Labels) -> None:
+        if not self.overflown:
+            log.warning(
+                "source %s: more than %d label sets; %r and further ones are added up as %r",
+                self._name,
+                self._max_series,
+                values,
+                OTHER,
+            )
+        self.overflown += 1
+
+    def _number(self, sampled: Any) -> float:
+        number = float(sampled)
+        if self._kind == "counter" and not number >= 0:
+            raise ValueError(f"returned {_short(sampled)}; a counter can't be negative or unknown")
+        return number
 
     def _labels(self, key: Any) -> tuple[str, ...]:
         given = (key,) if isinstance(key, str) or not isinstance(key, tuple | list) else tuple(key)
@@ -168,13 +180,14 @@ class Conversion:
                 f"labels {given!r} do not fit the label names {self._labelnames!r}"
                 + ("" if self._labelnames else "; give labelnames=")
             )
-        return tuple(map(_text, given))
+        return tuple(map(clean, given))
 
     def _family(self) -> Metric:
         return Metric(self._name.removesuffix("_total"), self._documentation, self._kind)
 
-    def _add(self, family: Metric, labels: dict[str, str], number: float) -> None:
+    def _add(self, family: Metric, values: Labels, number: float) -> None:
         suffix = "_total" if self._kind == "counter" else ""
+        labels = dict(zip(self._labelnames, values, strict=True))
         family.add_sample(family.name + suffix, labels, number)
 
 
@@ -200,31 +213,6 @@ def reader(
 
         return awaited
     return lambda: conversion.at_once(call())
-
-
-def _checked(family: Any) -> Generator[None, None, Metric]:
-    """Return a copy of a user's family in which everything is what it should be."""
-    if not isinstance(family, Metric):
-        raise TypeError(f"returned {_short(family)} among the metric families")
-    if family.name in TAKEN and family.name != OVERFLOW:
-        raise ValueError(f"family {family.name!r}: aiosvc exports a metric of that name itself")
-    copy = Metric(family.name, _text(family.documentation), family.type, family.unit)
-    seen = set()
-    for place, sample in enumerate(family.samples):
-        if place % STEP == STEP - 1:
-            yield
-        labels = {name: _text(value) for name, value in sample.labels.items()}
-        series = (sample.name, frozenset(labels.items()))
-        if series in seen:
-            raise ValueError(f"family {family.name!r}: {sample.name}{labels} is there twice")
-        seen.add(series)
-        copy.samples.append(sample._replace(labels=labels, value=float(sample.value)))
-    return copy
-
-
-def _text(value: object) -> str:
-    # A lone surrogate can't be sent; what it came from can't be told any more.
-    return str(value).encode("utf-8", "replace").decode()
 
 
 def _short(value: object) -> str:

@@ -4,18 +4,17 @@ The options of one source, each written once.
 Rule: a frozen, keyword-only dataclass, validated when made; `SourceKeywords` has the same fields.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from aiosvc import validation
+from aiosvc.errors import ConfigError
+from aiosvc.naming import check_labels
 
-__all__ = ["NAME", "Kind", "SourceKeywords", "SourceOptions"]
+__all__ = ["Kind", "SourceKeywords", "SourceOptions"]
 
 Kind = Literal["gauge", "counter"]
-
-NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class SourceKeywords(TypedDict, total=False):
@@ -68,19 +67,7 @@ class SourceOptions:
 def _labelnames(names: object) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise validation.wrong("labelnames", names, "a tuple, like ('state',)")
-    labelnames = tuple(names)
-    for name in labelnames:
-        if (
-            not isinstance(name, str)
-            or not NAME.fullmatch(name)
-            or name.startswith("__")
-            or name in ("le", "quantile")
-        ):
-            raise validation.wrong(
-                "labelnames",
-                name,
-                "letters, digits and '_', no digit and no '__' first, and neither le nor quantile",
-            )
-    if len(set(labelnames)) < len(labelnames):
-        raise validation.wrong("labelnames", labelnames, "each name once")
-    return labelnames
+    try:
+        return check_labels(names)
+    except ConfigError as error:
+        raise ConfigError(f"labelnames: {error}") from None

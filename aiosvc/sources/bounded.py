@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from prometheus_client import Metric
 
-from aiosvc import catalogue
+from aiosvc import catalogue, validation
 from aiosvc.errors import ConfigError
+from aiosvc.naming import SHOWN, check_labels, check_metric, clean, one_line
 
-__all__ = ["MAX_SERIES", "Bounded", "Filling", "label_text", "number", "one_line", "overflow"]
+__all__ = ["MAX_SERIES", "Bounded", "Filling", "label_text", "number", "overflow"]
 
 log = logging.getLogger("aiosvc.sources")
 
@@ -32,12 +33,7 @@ FORGET_AFTER: Final = 3600.0
 #: Characters of a label value; a series with a longer one is left out.
 LONGEST: Final = 1000
 
-#: Characters of a foreign text that go into an error message.
-SHOWN: Final = 200
-
-METRIC: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 NUMBER: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-OURS: Final = frozenset(spec.name for spec in catalogue.CATALOGUE)
 
 Labels = tuple[str, ...]
 
@@ -75,14 +71,7 @@ def label_text(value: Any) -> str:
         raise ValueError(f"{_shown(value)} is no label value")  # noqa: TRY004 - of a document
     if isinstance(value, bytes):  # a text of a database without an encoding
         return value.decode("utf-8", "replace")
-    # A lone surrogate can be written in JSON, but not in UTF-8, so not in a scrape.
-    return str(value).encode("utf-8", "replace").decode("utf-8")
-
-
-def one_line(text: object) -> str:
-    """Return a foreign text, such as another library's error, as one short printable line."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return flat if len(flat) <= SHOWN else f"{flat[:SHOWN]}..."
+    return clean(value)
 
 
 class Bounded:
@@ -105,9 +94,12 @@ class Bounded:
         limit: int = MAX_SERIES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        _check_names(name, labelnames)
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ConfigError(f"max_series: {limit!r} given; expected a number of series from 1")
+        try:
+            check_metric(name)
+            check_labels(labelnames)
+        except ConfigError as error:
+            raise ConfigError(f"metric {name!r}: {error}") from None
+        validation.whole("max_series", limit, at_least=1)
         self.name = name
         self.documentation = documentation or f"Sampled into {name}."
         self.labelnames = labelnames
@@ -185,21 +177,6 @@ def overflow(metrics: Iterable[Bounded]) -> list[Metric]:
             labels = {"metric": metric.name, "label": ",".join(metric.labelnames)}
             family.add_sample(spec.name, labels, metric.left_out)
     return [family] if family.samples else []
-
-
-def _check_names(name: object, labelnames: Labels) -> None:
-    if not isinstance(name, str) or not METRIC.fullmatch(name):
-        raise ConfigError(f"metric {name!r}: use letters, digits and '_', no digit first")
-    if name in OURS:
-        raise ConfigError(f"metric {name!r}: aiosvc exports it itself; choose another name")
-    for label in labelnames:
-        if not isinstance(label, str) or not METRIC.fullmatch(label) or label.startswith("__"):
-            raise ConfigError(
-                f"metric {name!r}: label {label!r}: use letters, digits and '_', no digit and no "
-                "'__' first"
-            )
-    if len(set(labelnames)) < len(labelnames):
-        raise ConfigError(f"metric {name!r}: a label is named twice in {list(labelnames)}")
 
 
 def _shown(value: object) -> str:

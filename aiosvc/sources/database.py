@@ -35,7 +35,6 @@ among its requests, for statements with a time limit, in a transaction that chan
 
 import asyncio
 import logging
-import math
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,13 +43,14 @@ from typing import Any, Final
 
 from prometheus_client import Metric
 
+from aiosvc import validation
 from aiosvc.errors import ConfigError, did_you_mean
+from aiosvc.naming import one_line
 from aiosvc.sources.bounded import (
     MAX_SERIES,
     Bounded,
     label_text,
     number,
-    one_line,
     overflow,
 )
 from aiosvc.sources.pools import Fetch, pool_of
@@ -142,8 +142,7 @@ class Database:
             ("acquire_timeout", acquire_timeout),
             ("statement_timeout", statement_timeout),
         ):
-            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-                raise ConfigError(f"{option}: {value!r} given; expected seconds")
+            validation.seconds(option, value, at_least=0.001)
         self.name = name
         self._active_queries = active_queries and self._pool.postgres
         self._acquire_timeout = acquire_timeout

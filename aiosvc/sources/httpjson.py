@@ -27,15 +27,16 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from math import isfinite
 from typing import Any, Final
 
 import aiohttp
 from prometheus_client import Metric
 from yarl import URL
 
+from aiosvc import validation
 from aiosvc.errors import ConfigError
-from aiosvc.sources.bounded import MAX_SERIES, one_line
+from aiosvc.naming import one_line
+from aiosvc.sources.bounded import MAX_SERIES
 from aiosvc.sources.jsonmetrics import DocumentMetrics, FromField, JsonMetric
 from aiosvc.version import __version__
 
@@ -84,13 +85,8 @@ class HttpJson:
         self._url = given.with_user(None)
         self._headers = _check_headers(headers or {}, self.shown)
         self._log_in(given, auth)
-        for option, value in (("timeout", timeout), ("max_bytes", max_bytes)):
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not _positive(value)
-            ):
-                raise ConfigError(f"{option}: {value!r} given; expected a number above 0")
+        validation.seconds("timeout", timeout, at_least=0.001)
+        validation.whole("max_bytes", max_bytes, at_least=1)
         self._metrics = DocumentMetrics(gauges, max_series=max_series)
         self._ssl = ssl
         self._timeout = timeout
@@ -278,10 +274,6 @@ def _check_headers(headers: object, shown: str) -> dict[str, str]:
             raise ConfigError(f"{shown}: headers: {name!r}: a header is one line")
         checked[name.lower()] = text
     return checked
-
-
-def _positive(value: float) -> bool:
-    return isfinite(value) and value > 0
 
 
 def _without_secrets(url: URL) -> str:

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from aiosvc.readings import Readings
 from aiosvc.sampling.conversion import Conversion
 from aiosvc.sampling.options import SourceOptions
 
@@ -126,6 +127,43 @@ def test_texts_that_can_not_be_sent() -> None:
     assert converted({"\ud800": 1}, labelnames=("pool",)) == {("?",): 1.0}
 
 
+def test_two_that_come_to_the_same_series() -> None:
+    """Label values that are the same as texts are refused, and not one of them lost."""
+    with pytest.raises(ValueError, match=r"labels \('1',\) are there twice"):
+        converted({1: 5, "1": 6}, labelnames=("pool",))
+
+
+def test_a_mapping_that_changes_meanwhile() -> None:
+    """What its owner does to the mapping between two steps changes nothing."""
+    mine = {f"p{place}": 1.0 for place in range(1000)}
+    conversion = Conversion("pools", SourceOptions(labelnames=("pool",)))
+    readings = Readings()
+
+    def convert() -> Iterator[None]:
+        readings.absorb((yield from conversion.in_steps(mine)))
+
+    for _ in convert():
+        mine.clear()
+    (family,) = readings.families.values()
+    assert len(family.samples) == 1000
+
+
+@pytest.mark.parametrize("number", [-1, float("nan"), float("-inf")])
+def test_a_counter_that_is_none(number: float) -> None:
+    """A counter is a number from 0 on."""
+    conversion = Conversion("shop_sold_total", SourceOptions(kind="counter"))
+    with pytest.raises(ValueError, match="a counter can't be negative or unknown"):
+        conversion.at_once(number)
+
+
+def test_two_families_of_one_name() -> None:
+    """Two families of one name and different types, or with one series in both, are refused."""
+    one = GaugeMetricFamily("shop", "Shop.", value=1)
+    for other in (GaugeMetricFamily("shop", "Shop.", value=2), CounterMetricFamily("shop", "S.")):
+        with pytest.raises(ValueError, match="family 'shop' is there twice"):
+            converted([one, other])
+
+
 class TestCap:
     """Label sets of a mapping are bounded."""
 
@@ -164,3 +202,12 @@ class TestCap:
             self.samples(conversion, ["a", "b"])
         assert len(caplog.records) == 1
         assert "('b',)" in caplog.text
+
+    def test_a_label_set_that_is_called_so(self) -> None:
+        """One that the source itself calls `_other` is added to the rest, and there once."""
+        conversion = Conversion("jobs", SourceOptions(labelnames=("job",), max_series=2))
+        (family,) = conversion.at_once({"_other": 5, "a": 6, "b": 7}).families.values()
+        assert [(s.labels["job"], s.value) for s in family.samples] == [
+            ("_other", 12.0),
+            ("a", 6.0),
+        ]

@@ -16,7 +16,6 @@ from aiosvc.sources.bounded import (
     Bounded,
     label_text,
     number,
-    one_line,
     overflow,
 )
 
@@ -89,12 +88,6 @@ def test_what_is_no_label(value: Any) -> None:
         label_text(value)
 
 
-def test_one_line_of_a_foreign_text() -> None:
-    """Another program's words can't write lines of their own into a log, nor fill it."""
-    assert one_line("a\nb\x1b[2J\tc") == "a b [2J c"
-    assert len(one_line("x" * 10_000)) < 210
-
-
 def test_never_more_than_the_limit() -> None:
     """However many series come, and however they change, only so many are in, and the same ones."""
     metric = Bounded("items", "", ("name",), limit=3)
@@ -144,10 +137,12 @@ def test_the_name_says_what_is_a_counter() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "a-b"}, "metric 'a-b': use letters"),
-        ({"name": "queue_depth"}, "aiosvc exports it itself"),
+        ({"name": "a-b"}, "metric 'a-b': not a metric name; use letters"),
+        ({"name": "queue_depth"}, "aiosvc exports a metric of that name itself"),
         ({"labelnames": ("__a",)}, "label '__a'"),
-        ({"labelnames": ("a", "a")}, "a label is named twice"),
+        ({"labelnames": ("a", "a")}, "label 'a': give each name once"),
+        ({"labelnames": ("le",)}, "label 'le': .* neither le nor quantile"),
+        ({"name": "http_requests"}, "aiosvc exports a metric of that name itself"),
         ({"limit": 0}, "max_series: 0 given"),
         ({"limit": True}, "max_series: True given"),
         ({"limit": 1.5}, "max_series: 1.5 given"),

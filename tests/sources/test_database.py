@@ -468,8 +468,11 @@ class Pool:
         ({"queries": ["select 1"]}, "expected aiosvc.sources.database.Query"),
         ({"queries": [ORDERS, ORDERS]}, "metric 'shop_orders' is made twice"),
         ({"queries": [Query("q", {"db_active_queries": "n"})]}, "is made twice"),
-        ({"queries": [Query("q", {"queue_depth": "n"})]}, "aiosvc exports it itself"),
-        ({"queries": [Query("q", {"a-b": "n"})]}, "metric 'a-b': use letters"),
+        (
+            {"queries": [Query("q", {"queue_depth": "n"})]},
+            "aiosvc exports a metric of that name itself",
+        ),
+        ({"queries": [Query("q", {"a-b": "n"})]}, "metric 'a-b': not a metric name; use letters"),
         ({"queries": [Query("q", {"a": "n"}, labels=["a b"])]}, "label 'a b': use letters"),
     ],
 )

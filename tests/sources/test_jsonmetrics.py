@@ -123,8 +123,8 @@ async def test_another_document_is_an_error_with_its_place(gauges: Gauges, messa
         ([("a", "b")], "expected a mapping of paths"),
         ({"a": 1}, "path 'a': 1 given; expected a name or JsonMetric"),
         ({"a.": "b"}, "path 'a.'"),
-        ({"a": "b c"}, "metric 'b c': use letters"),
-        ({"a": "http_requests_total"}, "aiosvc exports it itself"),
+        ({"a": "b c"}, "metric 'b c': not a metric name; use letters"),
+        ({"a": "http_requests_total"}, "aiosvc exports a metric of that name itself"),
         ({"a": JsonMetric("b", labels={"c": 1})}, "label 'c': 1 given"),  # type: ignore[dict-item]
         ({"a": JsonMetric("b", labels=["c"])}, "is no mapping"),  # type: ignore[arg-type]
         ({"a": JsonMetric("b", labels={"c d": "e"})}, "label 'c d'"),

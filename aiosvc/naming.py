@@ -1,0 +1,67 @@
+"""
+Names and texts that are not aiosvc's own, and what they may be for a scrape to hold them.
+
+Rule: the one place that says what a metric or a label may be called, and that makes a foreign text
+one that can be sent. Rule: knows no metric of anybody's but the catalogue's names.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final, TypeGuard
+
+from aiosvc import catalogue
+from aiosvc.errors import ConfigError
+
+__all__ = ["SHOWN", "TAKEN", "check_labels", "check_metric", "clean", "is_label", "one_line"]
+
+NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+#: What aiosvc exports itself, as series and as families.
+TAKEN: Final = frozenset(
+    name for spec in catalogue.CATALOGUE for name in (spec.name, spec.name.removesuffix("_total"))
+)
+
+#: Labels with a meaning of their own in the format.
+RESERVED: Final = ("le", "quantile")
+
+#: Characters of a foreign text that go into an error message.
+SHOWN: Final = 200
+
+
+def check_metric(name: object) -> None:
+    """Raise ConfigError where *name* is no metric's, or one that aiosvc exports itself."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError("not a metric name; use letters, digits and '_', no digit first")
+    if name in TAKEN:
+        raise ConfigError("aiosvc exports a metric of that name itself; choose another")
+
+
+def is_label(name: object) -> TypeGuard[str]:
+    """Say whether a label may be called so, be it a reserved name."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None and not name.startswith("__")
+
+
+def check_labels(names: Iterable[object]) -> tuple[str, ...]:
+    """Return the names of a metric's labels; raises ConfigError where one will not do."""
+    checked: list[str] = []
+    for name in names:
+        if not is_label(name) or name in RESERVED:
+            raise ConfigError(
+                f"label {name!r}: use letters, digits and '_', no digit and no '__' first, and "
+                f"neither {' nor '.join(RESERVED)}"
+            )
+        if name in checked:
+            raise ConfigError(f"label {name!r}: give each name once")
+        checked.append(name)
+    return tuple(checked)
+
+
+def clean(text: object) -> str:
+    """Return a text that can be sent: a lone surrogate has no form in UTF-8, and becomes '?'."""
+    return str(text).encode("utf-8", "replace").decode()
+
+
+def one_line(text: object) -> str:
+    """Return a foreign text, such as another library's error, as one short printable line."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return flat if len(flat) <= SHOWN else f"{flat[:SHOWN]}..."
