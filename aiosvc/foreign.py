@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, ref
 
 from prometheus_client import Metric
 
-from aiosvc.blocking import InThread
+from aiosvc.blocking import InThread, end
 
 __all__ = ["ForeignCollectors", "Given"]
 
@@ -48,8 +48,7 @@ class ForeignCollectors:
 
     def close(self) -> None:
         """End the threads; one that hangs is left to itself."""
-        for thread in list(self._threads.values()):
-            thread.close()
+        end(list(self._threads.values()))
         self._threads.clear()
         self._running.clear()
 

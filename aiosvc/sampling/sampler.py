@@ -10,12 +10,14 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar, Unpack, overload
 
 from aiosvc import catalogue, validation
-from aiosvc.blocking import InThread
+from aiosvc.blocking import InThread, end
 from aiosvc.config import make
 from aiosvc.errors import ConfigError
 from aiosvc.readings import Readings
@@ -28,6 +30,9 @@ from aiosvc.sampling.source import Source
 __all__ = ["Sampler"]
 
 log = logging.getLogger("aiosvc.sampler")
+
+#: Seconds of the event loop that a turn takes at a time.
+SLICE = 0.001
 
 #: Seconds of the event loop from which a source that is read on it is told of in the log.
 LONG = 0.01
@@ -61,7 +66,9 @@ class Sampler:
         self._clock = clock
         self._lateness = Worst()
         self._on_error = on_error
+        # Replaced whole, never changed: any thread may add to it, and read it. Held to add.
         self._sources: dict[str, Source] = {}
+        self._adding = threading.Lock()
         self._task: asyncio.Task[None] | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -93,7 +100,7 @@ class Sampler:
         they are None, the sampler's own. Each sample is put off by a random part of *jitter*
         seconds. While a source fails, `aiosvc_source_up` is 0; what it last said is dropped after
         *keep* intervals; after a few failures it is asked less often, up to *backoff* seconds
-        apart, and as before once it answers.
+        apart, and as before once it answers. It may be called at any time, in any thread.
 
         Raises ConfigError where the name is taken or no metric name, or an option makes no sense.
         """
@@ -143,8 +150,6 @@ class Sampler:
         conversion: Conversion | None = None,
         close: Callable[[], Any] | None = None,
     ) -> Source:
-        if name in self._sources:
-            raise ConfigError("is there already; give this one another name")
         interval = options.interval or self.interval
         if options.jitter:
             validation.seconds("jitter", options.jitter, at_least=0.0, below=interval)
@@ -162,15 +167,25 @@ class Sampler:
             conversion=conversion,
             close=close,
         )
-        self._sources[name] = source
-        self._notice()
+        with self._adding:
+            if name in self._sources:
+                raise ConfigError("is there already; give this one another name")
+            self._sources = {**self._sources, name: source}
+        task = self._task
+        if task is not None:
+            with suppress(RuntimeError):  # its loop is closed
+                task.get_loop().call_soon_threadsafe(self._notice)
         return source
 
     def start(self) -> None:
         """Start sampling on the running event loop; every source has its first turn at once."""
         if self._task is None:
+            loop = asyncio.get_running_loop()
             for source in self._sources.values():
                 source.schedule.begin()
+                # Of a loop that was left, nothing ends any more.
+                if source.running is not None and source.running.get_loop() is not loop:
+                    source.running = None
             self._launch()
 
     async def stop(self) -> None:
@@ -187,10 +202,9 @@ class Sampler:
             each.cancel()
         if ending:
             await asyncio.wait(ending, timeout=1.0)
+        end([source.thread for source in self._sources.values() if source.thread is not None])
         for source in self._sources.values():
             source.forget()
-            if source.thread is not None:
-                source.thread.close()
             if source.close is not None:
                 await self._close(source.name, source.close)
 
@@ -242,7 +256,7 @@ class Sampler:
             return
         try:
             task.result()
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it goes on anyhow
+        except BaseException as error:  # noqa: BLE001 - it goes on anyhow
             self._on_error("sampler", error)
         loop = task.get_loop()
         if not loop.is_closed():
@@ -255,9 +269,13 @@ class Sampler:
             missed = [now - source.schedule.due for source in turn if source.schedule.due]
             if missed:
                 self._lateness.add(max(missed), now)
+            until = time.perf_counter() + SLICE
             for source in turn:
                 source.schedule.advance(now, source.failures)
-                self._take_turn(source, now)
+                self._take_turn(source)
+                if time.perf_counter() >= until:
+                    await asyncio.sleep(0)
+                    until = time.perf_counter() + SLICE
             await self._until(
                 loop, min((s.schedule.due for s in self._sources.values()), default=None)
             )
@@ -278,11 +296,12 @@ class Sampler:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def _take_turn(self, source: Source, now: float) -> None:
+    def _take_turn(self, source: Source) -> None:
         if source.running is not None:
-            # One that may still answer in time is left to it.
-            since = now - source.begun
-            if since > source.timeout:
+            # One that may still answer in time is left to it. Whoever waits for it says whether it
+            # did: where the loop is late, the answer may be there already.
+            if source.given_up:
+                since = self._clock() - source.begun
                 source.fail(f"no answer for {since:.1f} s", since)
         elif source.on_loop:
             self._sample_now(source)
@@ -295,7 +314,10 @@ class Sampler:
         begun = self._clock()
         try:
             readings = source.read()
-        except Exception as error:  # noqa: BLE001 - a source's error is the source's
+        except (KeyboardInterrupt, SystemExit):
+            raise  # the process is to end; a signal may be the cause, and not the source
+        except BaseException as error:  # noqa: BLE001 - a source's error is the source's
+            # Also a cancellation: nothing was awaited, so it is none of the sampler's task.
             source.fail(error, self._clock() - begun)
         else:
             now = self._clock()
@@ -317,9 +339,11 @@ class Sampler:
             source.fail(error, 0.0)
             return
         running.add_done_callback(source.ended)
+        source.given_up = False
         try:
             await asyncio.wait([running], timeout=source.timeout)
         finally:
+            source.given_up = not running.done()
             # A coroutine can be cancelled; a thread goes on, and is seen to by its future.
             if isinstance(running, asyncio.Task) and not running.done():
                 running.cancel()

@@ -26,8 +26,9 @@ class Source:
     One thing that is read regularly.
 
     *read* returns `Readings` if it runs *on_loop*, and else something to wait for that gives them.
-    *timeout* is seconds that a sample may take. What was read is shown until the source has failed
-    for *keep* intervals, and in no case for longer than that and the timeout.
+    *timeout* is seconds that a sample may take. What was read is shown while the source is up, and
+    once it fails until *keep* intervals have gone by since it was read. One whose turn has been due
+    for that and the timeout is down.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Source:
         self.running: asyncio.Future[Any] | None = None
         #: Monotonic seconds at which the sample under way began.
         self.begun = 0.0
+        #: Whether nobody waits for it any more.
+        self.given_up = False
         self.up: bool | None = None
         #: Set when the source has been read for the first time, well or not.
         self.known = asyncio.Event()
@@ -102,7 +105,8 @@ class Source:
 
     def ended(self, running: asyncio.Future[Any]) -> None:
         """Take note that a sample ended, be it long after it was given up."""
-        self.running = None
+        if self.running is running:
+            self.running = None
         if not running.cancelled():
             running.exception()  # looked at, so asyncio does not complain about a late one
 
@@ -117,9 +121,9 @@ class Source:
         # A sampler whose loop stands still asks nobody; that must not look like good health.
         is_left = self.schedule.due + self._keep + self.timeout < now
         up = self.up and not is_left
-        age = now - self._read_at
-        if self._readings is not None and age <= self._keep + (self.timeout if up else 0):
-            readings.absorb(self._readings)
+        last = self._readings
+        if last is not None and (up or now - self._read_at <= self._keep):
+            readings.absorb(last)
         name = (self.name,)
         readings.number(catalogue.SOURCE_UP, int(up), name)
         readings.number(catalogue.SOURCE_DURATION, self._seconds, name)

@@ -454,7 +454,7 @@ def test_names_that_will_not_do(errors: Errors, name: str, expected: str) -> Non
         ({"max_series": 0}, "max_series"),
         ({"kind": "histogram"}, "kind"),
         ({"labelnames": "state"}, "labelnames: 'state' given; expected a tuple"),
-        ({"labelnames": ("a", "a")}, "each name once"),
+        ({"labelnames": ("a", "a")}, "label 'a': give each name once"),
         ({"labelnames": ("le",)}, "neither le nor quantile"),
         ({"labelnames": ("__x",)}, "no '__' first"),
         ({"on_loop": 1}, "on_loop"),
@@ -586,7 +586,7 @@ async def test_one_that_is_slower_than_its_interval(sampler: Sampler) -> None:
     downs = []
     sampler.add("slow", read, timeout=60)
     sampler.start()
-    await until(lambda: ended)
+    await until(lambda: up(sampler, "slow") is not None)
     while ended < 3:
         downs.append(up(sampler, "slow"))
         await asyncio.sleep(FAST)
@@ -685,4 +685,138 @@ async def test_a_loop_that_stands_still_is_not_good_health(errors: Errors) -> No
     now += 0.2
     assert up(sampler, "number") == 0
     assert values(sampler, "number") == {}
+    await sampler.stop()
+
+
+class Odd(BaseException):
+    """What nobody expects."""
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError(), Odd("odd"), GeneratorExit()])
+async def test_one_that_raises_what_is_no_exception(
+    sampler: Sampler, errors: Errors, raised: BaseException
+) -> None:
+    """Such as a future that was cancelled: it costs the source alone, wherever that is read."""
+    go_on = True
+
+    def read() -> float:
+        if go_on:
+            raise raised
+        return 1
+
+    async def read_async() -> float:
+        return read()
+
+    sampler.add("on_loop", read, on_loop=True)
+    sampler.add("in_thread", read)
+    sampler.add("as_task", read_async)
+    sampler.add("fine", lambda: 1, on_loop=True)
+    sampler.start()
+    names = ("on_loop", "in_thread", "as_task")
+    await until(lambda: all(up(sampler, name) == 0 for name in names))
+    sampler.refresh()
+    assert up(sampler, "fine") == 1
+    go_on = False
+    await until(lambda: all(up(sampler, name) == 1 for name in names))
+    assert errors.seen == []
+
+
+async def test_an_iterator_that_is_through(sampler: Sampler) -> None:
+    """A StopIteration by mistake is an error like others, from which the source recovers."""
+    left: Iterator[int] = iter([])
+    sampler.add("next", lambda: next(left))
+    sampler.start()
+    await until(lambda: up(sampler, "next") == 0)
+    left = iter([7] * 1000)
+    await until(lambda: up(sampler, "next") == 1)
+
+
+async def test_sources_may_come_from_another_thread(errors: Errors) -> None:
+    """One that another thread adds has its first turn at once, also in asyncio's debug mode."""
+    asyncio.get_running_loop().set_debug(True)
+    sampler = Sampler(interval=3600, timeout=5, on_error=errors)
+    sampler.add("first", lambda: 1, on_loop=True)
+    sampler.start()
+    await until(lambda: up(sampler, "first") == 1)
+    await asyncio.to_thread(sampler.add, "second", lambda: 1, on_loop=True)
+    await until(lambda: up(sampler, "second") == 1)
+    await sampler.stop()
+    assert errors.seen == []
+
+
+async def test_many_come_from_many_threads(sampler: Sampler, errors: Errors) -> None:
+    """Sources that several threads add while turns are taken are all there, each once."""
+    sampler.start()
+
+    def add(first: int) -> None:
+        for place in range(first, 200, 4):
+            sampler.add(f"s{place}", lambda: 1, on_loop=True)
+
+    await asyncio.gather(*(asyncio.to_thread(add, first) for first in range(4)))
+    await until(lambda: all(up(sampler, f"s{place}") == 1 for place in range(200)))
+    assert errors.seen == []
+
+
+def test_another_loop_later(errors: Errors) -> None:
+    """Stopped on one loop it starts on the next, also while a thread of the last one hangs."""
+    go, calls = threading.Event(), []
+    sampler = Sampler(interval=FAST, timeout=2 * FAST, on_error=errors)
+
+    def hang() -> Readings:
+        calls.append(1)
+        go.wait(10)
+        return Readings()
+
+    hung = sampler.add_source("hung", hang)
+    sampler.add("number", lambda: 1)
+
+    async def main(expected: int) -> None:
+        sampler.start()
+        await asyncio.wait_for(hung.known.wait(), 10)
+        await until(lambda: up(sampler, "number") == 1)
+        await until(lambda: up(sampler, "hung") == expected)
+        await sampler.stop()
+
+    asyncio.run(main(0))
+    asyncio.run(main(0))
+    assert len(calls) == 1
+    go.set()
+    asyncio.run(main(1))
+
+
+async def test_an_answer_that_a_late_loop_finds_in_time(errors: Errors) -> None:
+    """Where the loop was late, a source that has answered is not down for that."""
+    now = 1000.5
+    sampler = Sampler(interval=1, timeout=60, on_error=errors, clock=lambda: now)
+    asked, go = threading.Event(), threading.Event()
+
+    def read() -> float:
+        asked.set()
+        go.wait(10)
+        return 1
+
+    sampler.add("slow", read)
+    sampler.add("beside", lambda: 1, on_loop=True)
+    sampler.start()
+    await asyncio.to_thread(asked.wait, 10)
+    now += 100  # the loop is blocked; nobody has given up yet
+    sampler.add("later", lambda: 1, on_loop=True)
+    await until(lambda: up(sampler, "later") == 1)
+    assert up(sampler, "slow") is None
+    go.set()
+    await until(lambda: up(sampler, "slow") == 1)
+    await sampler.stop()
+
+
+async def test_a_turn_of_many_gives_way(errors: Errors) -> None:
+    """A turn of a thousand sources lets the loop do other things in between."""
+    sampler = Sampler(interval=3600, timeout=5, on_error=errors)
+    for place in range(1000):
+        sampler.add(f"s{place}", lambda: sum(range(1000)), on_loop=True)
+    sampler.start()
+    turns = 0
+    while up(sampler, "s999") is None:
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 5
     await sampler.stop()

@@ -94,3 +94,12 @@ def test_forgotten_it_is_as_new() -> None:
     it.succeed(reading(7), 0.01, now=100.0)
     it.forget()
     assert shown(it, 100.1) == (None, None)
+
+
+def test_one_that_is_read_seldom_is_shown_between_its_turns() -> None:
+    """A source that is well has no hole in its series, however long its interval is."""
+    for keep in (0, 1, 3):
+        it = source(interval=30.0, keep=keep)
+        it.succeed(reading(7), 0.01, now=100.0)
+        it.schedule.due = 159.0  # the next turn, put off by a jitter
+        assert shown(it, 158.9) == (7, 1)
