@@ -11,6 +11,7 @@ meanwhile may have seen them in both places or in neither, so it begins again.
 
 import asyncio
 import logging
+import os
 import platform
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -55,6 +56,9 @@ class ServiceCollector:
         self._moves = 0
         self._errors: dict[str, int] = {}
         self._claims: dict[str, object] = {}
+        # What was said last of each counter of which only the most counts, and in which process.
+        self._most: dict[MetricSpec, dict[Labels, float]] = {}
+        self._pid = os.getpid()
         self._layouts: dict[tuple[MetricSpec, tuple[str, ...], tuple[Part, ...]], Layout] = {}
         self._extra: dict[MetricSpec, tuple[str, ...]] = {}
         self._build = (__version__, platform.python_version(), aiohttp.__version__)
@@ -162,6 +166,7 @@ class ServiceCollector:
                 for reporter in self._reporters:
                     for _ in self._asked(reporter, readings):
                         pass
+        self._hold_up(readings)
         self._refuse_clashes(readings)
         readings.declare(catalogue.INSTRUMENTATION_ERRORS)
         readings.number(catalogue.BUILD_INFO, 1, self._build)
@@ -169,9 +174,23 @@ class ServiceCollector:
             readings.number(catalogue.INSTRUMENTATION_ERRORS, count, (where,))
         return readings
 
+    def _hold_up(self, readings: Readings) -> None:
+        # Of several applications each reads the process at its own time. When the one that read it
+        # last goes, the other's older number is no reason for a counter to fall.
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._most.clear()
+        for spec, numbers in readings.numbers.items():
+            if spec.kind == "counter" and spec.merge == "max":
+                most = self._most.setdefault(spec, {})
+                for labels, number in numbers.items():
+                    numbers[labels] = most[labels] = max(number, most.get(labels, number))
+
     def _refuse_clashes(self, readings: Readings) -> None:
         for name in readings.clashes:
-            error = ValueError("two sources give the same series; the first one's is exported")
+            error = ValueError(
+                "two sources give the same series, or another type; the first one's is exported"
+            )
             self.error(f"family {name}", error)
         for name, family in list(readings.families.items()):
             if not self.ownership.admits(family):

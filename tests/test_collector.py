@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from aiosvc import catalogue
 from aiosvc.collector import ATTEMPTS, ServiceCollector, collector_of
@@ -207,3 +208,73 @@ def test_looking_for_it_leaves_the_registry_as_it_was() -> None:
     collector.attach(Shop(1))
     assert shop(collector) == {(): 1}
     Gauge("shop_carts", "Mine.", registry=registry)
+
+
+class Process:
+    """A reporter that read the CPU time of the process at some time."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+
+    def report(self, readings: Readings) -> None:
+        """Add it, while it is known."""
+        if self.seconds is not None:
+            readings.number(catalogue.PROCESS_CPU, self.seconds)
+
+
+def cpu_seconds(collector: ServiceCollector) -> float | None:
+    """Return what is exported, None where nothing is."""
+    for family in collector.collect():
+        if family.name == "process_cpu_seconds":
+            return next((sample.value for sample in family.samples), None)
+    return None
+
+
+def test_a_fact_of_the_process_does_not_fall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who read the process last may go; the older number of another one is not a counter's fall."""
+    collector = ServiceCollector()
+    late, early = Process(5.2), Process(5.1)
+    collector.attach(late)
+    collector.attach(early)
+    assert cpu_seconds(collector) == 5.2
+    late.seconds = None  # it was stopped
+    collector.retire(late)
+    assert cpu_seconds(collector) == 5.2
+    early.seconds = 5.3
+    assert cpu_seconds(collector) == 5.3
+    # A child of a fork has used less.
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    early.seconds = 0.1
+    assert cpu_seconds(collector) == 0.1
+
+
+def test_a_fact_of_the_process_that_nobody_reads_is_absent() -> None:
+    """What was said last is not said for ever."""
+    collector = ServiceCollector()
+    only = Process(5.2)
+    collector.attach(only)
+    assert cpu_seconds(collector) == 5.2
+    only.seconds = None  # it was stopped
+    collector.retire(only)
+    assert cpu_seconds(collector) is None
+
+
+def test_one_name_with_two_types(collector: ServiceCollector) -> None:
+    """Two sources that give one family different types do not spoil the scrape; one is left out."""
+
+    class Giving:
+        def __init__(self, family: Metric) -> None:
+            self.family = family
+
+        def report(self, readings: Readings) -> None:
+            readings.family(self.family)
+
+    for family in (
+        GaugeMetricFamily("shop", "Shop.", value=1),
+        CounterMetricFamily("shop", "S.", value=2),
+    ):
+        collector.attach(Giving(family))
+    found = [family for family in collector.collect() if family.name == "shop"]
+    assert [(f.type, [s.name for s in f.samples]) for f in found] == [("gauge", ["shop"])]
+    [errors] = [f for f in collector.collect() if f.name == "aiosvc_instrumentation_errors"]
+    assert errors.samples[0].labels == {"where": "family shop"}
