@@ -34,7 +34,7 @@ class Runtime:
     """
     The sources of one service that it has not to be told of.
 
-    Where the event loop does not serve the application (*serves_on_loop*), nothing is told of it.
+    With *of_loop* False the loop that it is started on is not the service's, and nothing is told of.
     """
 
     def __init__(
@@ -43,28 +43,29 @@ class Runtime:
         sampler: Sampler,
         settings: Settings,
         *,
-        serves_on_loop: bool = True,
+        of_loop: bool = True,
     ) -> None:
         self._collector = collector
         self._process = ProcessSource(collector.ownership.exports)
         self._tasks = TaskSource(settings.task_groups)
         self._pauses = collector.share("pauses", PauseReporter)
         self._speakers = collector.share("event loops", Speakers)
-        probe = settings.loop_probe if serves_on_loop else "off"
+        probe = settings.loop_probe if of_loop else "off"
         self._loop = LoopWatch(collector, kind=probe, stall_threshold=settings.stall_threshold)
         if probe != "off":
             collector.claim("loop_probe", probe)
             collector.claim("stall_threshold", settings.stall_threshold)
+        # In a thread: it reads files, if quick ones, and an event loop is not to do that.
+        self._sampled = sampler.add_source("process", self._read_process)
+        if not of_loop:
+            return
         collector.claim("task groups", settings.task_groups)
         if settings.task_groups:
             collector.extend(catalogue.ASYNCIO_TASKS, ("group",))
-        # In a thread: it reads files, if quick ones, and an event loop is not to do that.
-        self._sampled = sampler.add_source("process", self._read_process)
-        of_loop = {
-            "asyncio_tasks": self._tasks.read,
-            "asyncio_executor": ExecutorSource().read,
-        }
-        for name, read in of_loop.items() if serves_on_loop else ():
+        for name, read in (
+            ("asyncio_tasks", self._tasks.read),
+            ("asyncio_executor", ExecutorSource().read),
+        ):
             sampler.add_source(name, self._once_per_loop(read), on_loop=True)
 
     def start(self) -> None:

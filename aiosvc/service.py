@@ -6,7 +6,7 @@ demo use this object and wire nothing themselves.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, ClassVar, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from prometheus_client import CollectorRegistry
 
@@ -45,14 +45,17 @@ class Observer:
 
     `registry` is the prometheus_client registry that everything is in; `sampler` takes sources of
     your own; `health` takes checks that /readyz asks; `settings` are the options in force;
-    `admin_url` is where the admin server is while it runs.
+    `admin_url` is where the admin server is while it runs. With *of_loop* False the loop that it is
+    started on is none of the service's, so nothing is told of that loop.
     """
 
-    #: Whether the event loop that this runs on serves the application, and is worth measuring.
-    serves_on_loop: ClassVar[bool] = True
-
     def __init__(
-        self, registry: CollectorRegistry, settings: Settings, health: Health | None = None
+        self,
+        registry: CollectorRegistry,
+        settings: Settings,
+        health: Health | None = None,
+        *,
+        of_loop: bool = True,
     ) -> None:
         self.registry = registry
         self.settings = settings
@@ -76,9 +79,7 @@ class Observer:
         )
         self._queues = Queues(self.collector.error)
         self._shared = SharedQueues(self.sampler, self._queues.has)
-        self._runtime = Runtime(
-            self.collector, self.sampler, settings, serves_on_loop=self.serves_on_loop
-        )
+        self._runtime = Runtime(self.collector, self.sampler, settings, of_loop=of_loop)
 
     def watch_queue(
         self,

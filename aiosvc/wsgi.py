@@ -94,12 +94,11 @@ def setup(
 class ObservedApp(Observer):
     """What `setup` returns: an `aiosvc.Observer` that is a WSGI application."""
 
-    serves_on_loop = False
-
     def __init__(
         self, app: Any, registry: CollectorRegistry, settings: Settings, admin: AdminOptions
     ) -> None:
-        super().__init__(registry, settings, Health(live_timeout=admin.live_timeout))
+        health = Health(live_timeout=admin.live_timeout)
+        super().__init__(registry, settings, health, of_loop=False)
         self.requests.sees_connections = False
         self.exchanges = _SharedExchanges(
             self.requests, settings, self.collector.error, frameworks.template_of_environ

@@ -89,7 +89,9 @@ def start_metrics_server(
     settings = Settings() if settings is None else settings
     if health is None:
         health = Health(live_timeout=admin.live_timeout)
-    observer = Observer(registry, settings, health)
+    # The loop that samples and serves here is free when the program's own is blocked: what is true
+    # of it says nothing of the program, and would be taken for it.
+    observer = Observer(registry, settings, health, of_loop=False)
     scraper = Scraper(registry, settings, aside=True)
     server = AdminServer(
         metrics_handler(scraper, observer.collector.refresh),

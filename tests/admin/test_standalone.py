@@ -289,3 +289,32 @@ def test_program_that_ends(stop: bool) -> None:
     assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr
     assert "Traceback" not in ended.stderr
     assert "Warning" not in ended.stderr
+
+
+def test_its_own_loop_is_not_taken_for_the_programs() -> None:
+    """Nothing is said of the event loop that serves here, which is free when the program's is not."""
+    server = start_metrics_server(0, registry=CollectorRegistry())
+    try:
+        found = samples(server)
+        wait_for(lambda: "process_threads[]" in samples(server), "the process is sampled")
+        assert [name for name in found if name.startswith("asyncio_")] == []
+        assert server.observer.stalls() == []
+    finally:
+        server.stop()
+
+
+async def test_beside_a_service_that_is_measured() -> None:
+    """On one registry with a service, what is told of an event loop is the service's alone."""
+    registry = CollectorRegistry()
+    service = Observer(registry, Settings(stall_threshold=0.2, task_groups={"all": "*"}))
+    await service.start()
+    server = await asyncio.to_thread(start_metrics_server, 0, registry=registry)
+    try:
+        after = await asyncio.to_thread(samples, server)
+        assert service.collector is server.observer.collector
+        tallies = [r for r in service.collector._reporters if type(r).__name__ == "Tally"]
+        assert len(tallies) == 1
+        assert sum(name.startswith("asyncio_tasks[") for name in after) == 2
+    finally:
+        await asyncio.to_thread(server.stop)
+        await service.stop()
