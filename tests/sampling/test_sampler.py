@@ -812,11 +812,11 @@ async def test_a_turn_of_many_gives_way(errors: Errors) -> None:
     """A turn of a thousand sources lets the loop do other things in between."""
     sampler = Sampler(interval=3600, timeout=5, on_error=errors)
     for place in range(1000):
-        sampler.add(f"s{place}", lambda: sum(range(1000)), on_loop=True)
+        sampler.add(f"s{place}", lambda: 1, on_loop=True)
     sampler.start()
     turns = 0
     while up(sampler, "s999") is None:
         turns += 1
         await asyncio.sleep(0)
-    assert turns > 5
+    assert turns > 100
     await sampler.stop()
