@@ -12,6 +12,7 @@ from typing import Any
 
 from aiosvc import catalogue
 from aiosvc.blocking import InThread
+from aiosvc.naming import one_line
 from aiosvc.readings import Readings
 from aiosvc.sampling.conversion import Conversion
 from aiosvc.sampling.schedule import Schedule
@@ -84,8 +85,7 @@ class Source:
     def fail(self, error: BaseException | str, seconds: float) -> None:
         """Mark the source down, for a sample that took *seconds*."""
         if self.up is not False:
-            reason = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-            log.warning("source %s is down: %s", self.name, reason)
+            log.warning("source %s is down: %s", self.name, _reason(error))
         self.up = False
         self.failures += 1
         self._seconds = seconds
@@ -129,3 +129,14 @@ class Source:
         readings.number(catalogue.SOURCE_DURATION, self._seconds, name)
         if self._last_success is not None:
             readings.number(catalogue.SOURCE_LAST_SUCCESS, self._last_success, name)
+
+
+def _reason(error: BaseException | str) -> str:
+    """Return what went wrong on one line, whatever the error has to say."""
+    if isinstance(error, str):
+        return error
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {one_line(error)}"
+    except Exception:  # noqa: BLE001 - an error that can't even say what it is
+        return kind

@@ -356,7 +356,7 @@ async def test_its_own_end_is_counted_and_mended(
         task.cancel()
     else:
         with monkeypatch.context() as patch:
-            patch.setattr(sampler, "_take_turn", lambda _source, _now: 1 / 0)
+            patch.setattr(sampler, "_take_turn", lambda _source: 1 / 0)
             await until(task.done)
     await until(lambda: errors.seen)
     seen = len(calls)
@@ -646,7 +646,7 @@ async def test_large_results_do_not_hold_the_loop(sampler: Sampler) -> None:
         turns = 0
         return {f"p{i}": 1.0 for i in range(5000)}
 
-    sampler.add("pool", read, labelnames=("pool",), max_series=5000, interval=60)
+    sampler.add("pool", read, labelnames=("pool",), max_series=5000, interval=60, timeout=60)
     sampler.start()
     while up(sampler, "pool") is None:
         turns += 1
@@ -744,8 +744,9 @@ async def test_sources_may_come_from_another_thread(errors: Errors) -> None:
     assert errors.seen == []
 
 
-async def test_many_come_from_many_threads(sampler: Sampler, errors: Errors) -> None:
+async def test_many_come_from_many_threads(errors: Errors) -> None:
     """Sources that several threads add while turns are taken are all there, each once."""
+    sampler = Sampler(interval=3600, timeout=5, on_error=errors)
     sampler.start()
 
     def add(first: int) -> None:
@@ -753,7 +754,9 @@ async def test_many_come_from_many_threads(sampler: Sampler, errors: Errors) -> 
             sampler.add(f"s{place}", lambda: 1, on_loop=True)
 
     await asyncio.gather(*(asyncio.to_thread(add, first) for first in range(4)))
-    await until(lambda: all(up(sampler, f"s{place}") == 1 for place in range(200)))
+    everyone = {(f"s{place}",): 1 for place in range(200)}
+    await until(lambda: report(sampler).numbers.get(catalogue.SOURCE_UP) == everyone)
+    await sampler.stop()
     assert errors.seen == []
 
 

@@ -1,5 +1,6 @@
 """One source: what may still be shown, and how it is doing, with the time given."""
 
+import pytest
 from prometheus_client import Metric
 
 from aiosvc import catalogue
@@ -103,3 +104,45 @@ def test_one_that_is_read_seldom_is_shown_between_its_turns() -> None:
         it.succeed(reading(7), 0.01, now=100.0)
         it.schedule.due = 159.0  # the next turn, put off by a jitter
         assert shown(it, 158.9) == (7, 1)
+
+
+class MuteError(Exception):
+    """An error that can't say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("no answer", "source carts is down: no answer"),
+        (OSError("gone\nfor \x1b[2J ever"), "source carts is down: OSError: gone for [2J ever"),
+        (MuteError(), "source carts is down: MuteError"),
+    ],
+)
+def test_a_change_of_state_is_one_line(
+    error: Exception | str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever an error has to say, it is one line of the log, and the source is down."""
+    it = source()
+    it.fail(error, 0.01)
+    assert [record.getMessage() for record in caplog.records] == [said]
+    assert it.up is False
+
+
+def test_the_last_success_ages() -> None:
+    """Its time is not known before the first one, and stays what it was while the source fails."""
+    it = source()
+    it.fail("no broker", 0.01)
+    readings = Readings()
+    it.report(readings, 100.0)
+    assert catalogue.SOURCE_LAST_SUCCESS not in readings.numbers
+    stamps = []
+    it.succeed(reading(7), 0.01, now=101.0)
+    for now in (101.0, 102.0, 500.0):
+        readings = Readings()
+        it.report(readings, now)
+        stamps.append(readings.numbers[catalogue.SOURCE_LAST_SUCCESS]["carts",])
+        it.fail("no broker", 0.01)
+    assert len(set(stamps)) == 1
