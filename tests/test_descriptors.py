@@ -128,7 +128,9 @@ def test_collector_that_is_not_completed(make: Any) -> None:
     assert prefix_of_process(make()) is None
 
 
-@pytest.mark.parametrize("pid", ["self", str(os.getpid()), os.getpid()])
+@pytest.mark.parametrize(
+    "pid", ["self", str(os.getpid()), os.getpid()], ids=["self", "its text", "its number"]
+)
 @on_linux
 def test_collector_of_this_process(pid: str | int) -> None:
     """However it is told, this process is known."""
