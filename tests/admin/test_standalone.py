@@ -310,11 +310,15 @@ async def test_beside_a_service_that_is_measured() -> None:
     await service.start()
     server = await asyncio.to_thread(start_metrics_server, 0, registry=registry)
     try:
-        after = await asyncio.to_thread(samples, server)
         assert service.collector is server.observer.collector
+        # Tasks are counted in slices, so the first count may be on its way.
+        await asyncio.to_thread(
+            wait_for,
+            lambda: sum(name.startswith("asyncio_tasks[") for name in samples(server)) == 2,
+            "the service's loop is sampled",
+        )
         tallies = [r for r in service.collector._reporters if type(r).__name__ == "Tally"]
         assert len(tallies) == 1
-        assert sum(name.startswith("asyncio_tasks[") for name in after) == 2
     finally:
         await asyncio.to_thread(server.stop)
         await service.stop()
