@@ -23,6 +23,8 @@ from aiosvc.demo.service import DemoOptions, make_app
 from aiosvc.errors import AiosvcError
 from aiosvc.importer import import_target, make_application
 from aiosvc.options import add_flags, read_options
+from aiosvc.reference import as_markdown, as_text
+from aiosvc.rules import RulesOptions, render
 from aiosvc.runner import bind, serve
 from aiosvc.service import Observer
 from aiosvc.version import __version__
@@ -30,7 +32,7 @@ from aiosvc.version import __version__
 __all__ = ["main"]
 
 #: Every dataclass whose fields are options; a file may set those of all commands.
-KINDS = (ServeOptions, Settings, DemoOptions, AdminOptions, CheckOptions)
+KINDS = (ServeOptions, Settings, DemoOptions, AdminOptions, CheckOptions, RulesOptions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flags(checked, CheckOptions)
     checked.set_defaults(run=_check)
+
+    rules = commands.add_parser("rules", help="print recording and alerting rules for Prometheus")
+    add_flags(rules, RulesOptions, also=[(Settings, "preset"), (Settings, "buckets")])
+    rules.set_defaults(run=_rules)
+
+    metrics = commands.add_parser("metrics", help="print what every metric means")
+    metrics.add_argument("--markdown", action="store_true", help="as the page in docs/")
+    metrics.set_defaults(run=_metrics)
     return parser
 
 
@@ -151,6 +161,17 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     [options] = read_options(arguments, (CheckOptions,), KINDS)
     return check(arguments.source, options)
+
+
+def _rules(arguments: argparse.Namespace) -> int:
+    options, settings = read_options(arguments, (RulesOptions, Settings), KINDS)
+    print(render(options, settings), end="")
+    return 0
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    print(as_markdown() if arguments.markdown else as_text(), end="")
+    return 0
 
 
 def _serve(

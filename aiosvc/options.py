@@ -24,24 +24,32 @@ __all__ = ["add_flags", "read_options"]
 PREFIX = "AIOSVC_"
 
 
-def add_flags(parser: argparse.ArgumentParser, *kinds: type) -> None:
-    """Add a flag for every field of the dataclasses *kinds*, and `--config`."""
+def add_flags(
+    parser: argparse.ArgumentParser, *kinds: type, also: Iterable[tuple[type, str]] = ()
+) -> None:
+    """
+    Add a flag for every field of the dataclasses *kinds*, and `--config`.
+
+    *also* are single fields of other dataclasses. A field may have a shorter flag, its `alias`.
+    """
     parser.add_argument(
         "--config",
         metavar="FILE",
         help="TOML file with options; without it [tool.aiosvc] of ./pyproject.toml is read",
     )
-    for kind in kinds:
-        for field in dataclasses.fields(kind):
-            plain = isinstance(field.default, str | int | float)
-            default = f" (default: {field.default})" if plain else ""
-            parser.add_argument(
-                "--" + field.name.replace("_", "-"),
-                dest=field.name,
-                metavar=_metavar(kind, field.name),
-                default=argparse.SUPPRESS,
-                help=field.metadata["help"].replace("%", "%%") + default,
-            )
+    every = [(kind, field.name) for kind in kinds for field in dataclasses.fields(kind)]
+    for kind, name in (*every, *also):
+        field = next(each for each in dataclasses.fields(kind) if each.name == name)
+        plain = isinstance(field.default, str | int | float)
+        default = f" (default: {field.default})" if plain else ""
+        flags = [name.replace("_", "-"), *filter(None, [field.metadata.get("alias")])]
+        parser.add_argument(
+            *(f"--{flag}" for flag in flags),
+            dest=name,
+            metavar=_metavar(kind, name),
+            default=argparse.SUPPRESS,
+            help=field.metadata["help"].replace("%", "%%") + default,
+        )
 
 
 def read_options(

@@ -70,6 +70,8 @@ def test_every_field_is_a_flag(kind: type, option: dataclasses.Field[Any]) -> No
     assert option.metadata["help"] in shown
     if isinstance(option.default, str | int | float):
         assert f"{option.metadata['help']} (default: {option.default})" in shown
+    if "alias" in option.metadata:
+        assert f" --{option.metadata['alias']} " in shown
 
 
 #: Options whose default says nothing of how they are written: as a flag, and in a file.
@@ -79,6 +81,12 @@ WRITTEN = {
     "task_groups": ("consumers=consume_*|drain", '{consumers = "consume_*|drain"}'),
     "auth_exempt": ("/livez,/readyz", '["/livez", "/readyz"]'),
     "admin_port": ("9100", "9100"),
+    "latency_slo": ("0.25:99,1:99.9", '["0.25:99", "1:99.9"]'),
+    "group_by": ("namespace,job", '["namespace", "job"]'),
+    "queue_ages": ("email=30,reports=3600", '{email = "30", reports = "3600"}'),
+    "job_ages": ("reports=7200", '{reports = "7200"}'),
+    "alert_labels": ("team=shop", '{team = "shop"}'),
+    "kubernetes_labels": ("release=prometheus", '{release = "prometheus"}'),
 }
 
 
@@ -222,8 +230,9 @@ def test_kubernetes_makes_a_variable_of_the_same_name() -> None:
         "AIOSVC_SERVICE_HOST": "10.96.0.12",
         "AIOSVC_SERVICE_PORT": "8000",
     }
-    assert read(environment=environment, kinds=KINDS) == ServeOptions()
-    assert read("--port=9000", environment=environment, kinds=KINDS).port == 9000
+    kinds = (ServeOptions,)
+    assert read(environment=environment, kinds=kinds, every=KINDS) == ServeOptions()
+    assert read("--port=9000", environment=environment, kinds=kinds, every=KINDS).port == 9000
 
 
 def test_empty_variable_is_none() -> None:
