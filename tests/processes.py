@@ -284,7 +284,8 @@ class Prometheus(Process):
     """
     A real Prometheus with the repository's own prometheus.yml, only faster and for other ports.
 
-    Beside what listens on *target_port* it scrapes what does on *more_ports*.
+    Beside what listens on *target_port* it scrapes what does on *more_ports*. *rules* is the text of
+    a file of rules, evaluated as often as it scrapes.
     """
 
     def __init__(
@@ -294,10 +295,14 @@ class Prometheus(Process):
         target_port: int,
         more_ports: Sequence[int] = (),
         interval: str = "500ms",
+        rules: str = "",
     ) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         self._config = directory / "prometheus.yml"
         config = _config((target_port, *more_ports), interval)
+        if rules:
+            (directory / "rules.yml").write_text(rules, encoding="utf-8")
+            config += 'rule_files: ["rules.yml"]\n'
         self._config.write_text(config, encoding="utf-8")
         self._session: ClientSession | None = None
         command = [
@@ -347,6 +352,13 @@ class Prometheus(Process):
         """Return the labels of all series that *selector* has ever matched."""
         found: list[dict[str, str]] = await self._ask("series", {"match[]": selector})
         return found
+
+    async def rules(self) -> list[dict[str, Any]]:
+        """Return every rule and how its last evaluation went."""
+        assert self._session is not None
+        async with self._session.get("/api/v1/rules") as response:
+            groups = (await response.json())["data"]["groups"]
+        return [rule for group in groups for rule in group["rules"]]
 
     async def wait_for_query(
         self,
@@ -399,6 +411,8 @@ def _config(ports: Sequence[int], interval: str) -> str:
     mine = ", ".join(f'"localhost:{port}"' for port in ports)
     text, targets = re.subn(r'"localhost:8000"', mine, text)
     assert targets >= 1, "prometheus.yml does not scrape localhost:8000"
-    text, intervals = re.subn(r"(?m)^(\s*scrape_interval:).*$", rf"\1 {interval}", text)
-    assert intervals >= 1, "prometheus.yml has no scrape_interval"
+    text, intervals = re.subn(
+        r"(?m)^(\s*(?:scrape|evaluation)_interval:).*$", rf"\1 {interval}", text
+    )
+    assert intervals >= 2, "prometheus.yml has no scrape_interval or no evaluation_interval"
     return text

@@ -21,7 +21,8 @@ from aiosvc import catalogue
 from aiosvc.catalogue import MetricSpec
 from aiosvc.config import Settings
 from aiosvc.errors import ConfigError
-from aiosvc.rules.options import BURNS, Objective, RulesOptions
+from aiosvc.rules.objectives import BURNS, Objective
+from aiosvc.rules.options import RulesOptions
 from aiosvc.rules.rule import DAY, HOUR, MINUTE, Alert, Group, Recording
 from aiosvc.rules.scope import Scope
 

@@ -1,8 +1,7 @@
 """
 The options of the rules: objectives, thresholds, whom they are about and where they lead.
 
-Rule: an objective that could never be missed, or never be kept, is refused here, with the sum that
-shows it. What the service itself was set up with (names, buckets) stays an option of `Settings`.
+Rule: what the service itself was set up with (names, buckets) stays an option of `Settings`.
 """
 
 import re
@@ -10,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiosvc.errors import ConfigError
+from aiosvc.rules.objectives import Objective, check_percent, parse_objective
 from aiosvc.validation import one_of, seconds, whole, wrong
 
-__all__ = ["BURNS", "Burn", "Objective", "RulesOptions", "parse_objective"]
+__all__ = ["RulesOptions"]
 
 LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MATCHER: Final = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)\s*(?:=~|!~|!=|=)\s*"(?:[^"\\]|\\.)*"\s*')
@@ -23,35 +22,6 @@ QUEUE: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 #: The smallest scale of time: five minutes become 0.3 s.
 LEAST: Final = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Burn:
-    """
-    How fast an error budget may be used up: *factor* times as fast as lasts for 30 days.
-
-    Both windows, in seconds, must show it: the long one that it is no blip, the short one that it
-    goes on. The numbers are those of "Alerting on SLOs" in the SRE workbook.
-    """
-
-    factor: float
-    long: int
-    short: int
-
-
-#: Who is told: 2 % of the budget in an hour or 5 % in six, and 10 % in a day or in three.
-BURNS: Final[Mapping[str, tuple[Burn, Burn]]] = {
-    "page": (Burn(14.4, 3_600, 300), Burn(6.0, 21_600, 1_800)),
-    "ticket": (Burn(3.0, 86_400, 7_200), Burn(1.0, 259_200, 21_600)),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """A latency objective: *percent* of all requests take *bound* seconds or less."""
-
-    bound: float
-    percent: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,44 +179,13 @@ class RulesOptions:
             raise wrong("rules_name", self.rules_name, "small letters, digits, '-' and '.'")
 
     def _check_objectives(self) -> None:
-        _percent("availability_slo", self.availability_slo)
+        check_percent("availability_slo", self.availability_slo)
         for text in _texts("latency_slo", self.latency_slo, "objectives, like ('0.25:99',)"):
-            _percent(f"latency_slo {text}", parse_objective(text).percent)
+            check_percent(f"latency_slo {text}", parse_objective(text).percent)
         bounds = [each.bound for each in self.objectives]
         if len(set(bounds)) < len(bounds):
             raise wrong("latency_slo", self.latency_slo, "one objective for each time")
         whole("min_errors", self.min_errors, at_least=1)
-
-
-def parse_objective(text: str) -> Objective:
-    """Return the latency objective that *text*, like '0.25:99', says; ConfigError for any other."""
-    bound, _, percent = text.partition(":")
-    try:
-        objective = Objective(float(bound), float(percent))
-    except ValueError:
-        raise wrong("latency_slo", text, "SECONDS:PERCENT, like 0.25:99") from None
-    seconds(f"latency_slo {text}", objective.bound, at_least=0.0)
-    return objective
-
-
-def _percent(name: str, value: object) -> None:
-    """Refuse a percentage that leaves no budget, or one so large that an alert can't fire."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:  # noqa: PLR2004 - percent
-        raise wrong(
-            name,
-            value,
-            "a percentage below 100: where nothing may fail there is no budget to watch",
-        )
-    for burns in BURNS.values():
-        for burn in burns:
-            share = burn.factor * (100 - value) / 100
-            if share >= 1:
-                least = 100 - 100 / BURNS["page"][0].factor
-                raise ConfigError(
-                    f"{name}: {value:g} given; {burn.factor:g} * (1 - {value / 100:g}) = {share:.4g},"
-                    f" and no share of requests is above 1, so the alert could never fire; expected "
-                    f"more than {least:.2f}"
-                )
 
 
 def _matchers(selector: object) -> list[re.Match[str]]:

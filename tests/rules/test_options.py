@@ -8,7 +8,7 @@ import pytest
 from aiosvc.config import Settings
 from aiosvc.errors import ConfigError
 from aiosvc.rules import RulesOptions, groups, render
-from aiosvc.rules.options import BURNS, Objective
+from aiosvc.rules.objectives import BURNS, Objective
 
 
 def test_objectives() -> None:
