@@ -70,5 +70,5 @@ def test_the_commands_are_there() -> None:
     text = subprocess.run(
         [sys.executable, "-m", "aiosvc", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for command in set(re.findall(r"`?aiosvc (run|demo|top|check)\b", README)):
+    for command in set(re.findall(r"`?aiosvc (run|demo|top|check|rules|metrics)\b", README)):
         assert command in text

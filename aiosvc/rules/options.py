@@ -40,7 +40,8 @@ class RulesOptions:
         default=("0.25:99",),
         metadata={
             "help": "latency objectives, like 0.25:99,1:99.9 for 99 % within 0.25 s and 99.9 % "
-            "within 1 s; each time must be a bucket of the service's durations"
+            "within 1 s; each time must be a bucket of the service's durations (default: "
+            "0.25:99)"
         },
     )
     min_errors: int = field(
@@ -58,7 +59,7 @@ class RulesOptions:
         default=("job",),
         metadata={
             "help": "labels that tell one service from another; those that the selector names are "
-            "added"
+            "added (default: job)"
         },
     )
     queue_age: float = field(
