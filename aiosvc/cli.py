@@ -18,6 +18,7 @@ from aiosvc.admin import AdminOptions
 from aiosvc.aiohttp import setup
 from aiosvc.check import CheckOptions, check
 from aiosvc.config import ServeOptions, Settings
+from aiosvc.dashboards import DashboardOptions, write_dashboards
 from aiosvc.demo.load import run_load
 from aiosvc.demo.service import DemoOptions, make_app
 from aiosvc.errors import AiosvcError
@@ -32,7 +33,15 @@ from aiosvc.version import __version__
 __all__ = ["main"]
 
 #: Every dataclass whose fields are options; a file may set those of all commands.
-KINDS = (ServeOptions, Settings, DemoOptions, AdminOptions, CheckOptions, RulesOptions)
+KINDS = (
+    ServeOptions,
+    Settings,
+    DemoOptions,
+    AdminOptions,
+    CheckOptions,
+    RulesOptions,
+    DashboardOptions,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,6 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     metrics = commands.add_parser("metrics", help="print what every metric means")
     metrics.add_argument("--markdown", action="store_true", help="as the page in docs/")
     metrics.set_defaults(run=_metrics)
+
+    dashboards = commands.add_parser("dashboards", help="write Grafana's dashboards as files")
+    add_flags(dashboards, DashboardOptions, also=[(Settings, "preset")])
+    dashboards.set_defaults(run=_dashboards)
     return parser
 
 
@@ -171,6 +184,13 @@ def _rules(arguments: argparse.Namespace) -> int:
 
 def _metrics(arguments: argparse.Namespace) -> int:
     print(as_markdown() if arguments.markdown else as_text(), end="")
+    return 0
+
+
+def _dashboards(arguments: argparse.Namespace) -> int:
+    options, settings = read_options(arguments, (DashboardOptions, Settings), KINDS)
+    for path in write_dashboards(options, settings.preset):
+        print(path)
     return 0
 
 

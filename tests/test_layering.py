@@ -54,6 +54,7 @@ RANKS = [
         "outbound",
         "pushgateway",
         "rules",
+        "dashboards",
     },
     {"scrape", "exchange", "runtime", "brokers", "summary", "client", "push", "reference"},
     {"templates", "service", "runner", "protocol", "endpoint", "own", "frameworks", "asgiexchange"},
