@@ -130,13 +130,10 @@ def _parse(text: str, wanted: Any, origin: str) -> Any:
 
 def _from_file(path: str | None) -> dict[str, Any]:
     if path is None:
-        project = Path("pyproject.toml")
-        if not project.is_file():
-            return {}
         try:
-            tables = tomllib.loads(project.read_text(encoding="utf-8"))
+            tables = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return {}  # somebody else's file, and somebody else's to complain about
+            return {}  # there is none, or it is somebody else's, and theirs to complain about
         tools = tables.get("tool")
         options = tools.get("aiosvc", {}) if isinstance(tools, dict) else {}
         if not isinstance(options, dict):

@@ -172,6 +172,12 @@ class Process:
         return self._popen.poll()
 
     @property
+    def pid(self) -> int:
+        """The process's number."""
+        assert self._popen is not None, "it was not started"
+        return self._popen.pid
+
+    @property
     def stdout(self) -> str:
         """What it has printed so far."""
         return self._stdout.read_text(encoding="utf-8", errors="replace")
@@ -285,7 +291,8 @@ class Prometheus(Process):
     A real Prometheus with the repository's own prometheus.yml, only faster and for other ports.
 
     Beside what listens on *target_port* it scrapes what does on *more_ports*. *rules* is the text of
-    a file of rules, evaluated as often as it scrapes.
+    a file of rules, evaluated as often as it scrapes. With *config* it takes that file as it is, and
+    the ports, the interval and the rules mean nothing.
     """
 
     def __init__(
@@ -296,14 +303,16 @@ class Prometheus(Process):
         more_ports: Sequence[int] = (),
         interval: str = "500ms",
         rules: str = "",
+        config: Path | None = None,
     ) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
-        self._config = directory / "prometheus.yml"
-        config = _config((target_port, *more_ports), interval)
-        if rules:
-            (directory / "rules.yml").write_text(rules, encoding="utf-8")
-            config += 'rule_files: ["rules.yml"]\n'
-        self._config.write_text(config, encoding="utf-8")
+        self._config = config or directory / "prometheus.yml"
+        if config is None:
+            text = _config((target_port, *more_ports), interval)
+            if rules:
+                (directory / "rules.yml").write_text(rules, encoding="utf-8")
+                text += 'rule_files: ["rules.yml"]\n'
+            self._config.write_text(text, encoding="utf-8")
         self._session: ClientSession | None = None
         command = [
             require("prometheus"),

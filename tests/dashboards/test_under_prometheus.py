@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import ClientSession, ClientTimeout
 from aiohttp.test_utils import TestServer
 from processes import Program, Prometheus, poll
+from replicas import exposition
 
 from dashboards.boards import PRESETS, SERIES, Target, filled, parsed, selectors, targets
 
@@ -152,14 +153,3 @@ async def test_replicas_are_summed_or_agree(tmp_path: Path) -> None:
         samples = await prometheus.query(filled(fill, window=WINDOW))
         assert {s.labels["queue_name"]: s.value for s in samples} == {"own": 7 / 20}
         assert await prometheus.value(filled(waiting, window=WINDOW)) == 79
-
-
-def exposition(text: str) -> web.Application:
-    """Return a service that exports *text*."""
-
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(text=text)
-
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    return app

@@ -1,0 +1,1 @@
+"""A package, so that its modules and those beside this folder can have the same names."""
