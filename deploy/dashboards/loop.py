@@ -2,7 +2,7 @@
 
 from board import Board, Row
 from panels import Panel, Query
-from queries import fraction, grown, quantile, rate, select, top, total
+from queries import grown, quantile, rate, ratio, select, top, total
 
 __all__ = ["EVENTLOOP"]
 
@@ -34,7 +34,7 @@ LOOP = (
         description="Share of time that the event loop ran callbacks. A loop has one thread: above "
         "0.7 or so everything queues up.",
         unit="percentunit",
-        queries=(Query(top(fraction(rate(TIME, 'state="busy"'), rate(TIME), *REPLICA)), LEGEND),),
+        queries=(Query(top(ratio(rate(TIME, 'state="busy"'), rate(TIME), *REPLICA)), LEGEND),),
         most=1,
         runbooks=("AiosvcEventLoopSaturated",),
     ),
@@ -185,7 +185,7 @@ OURSELVES = (
         unit="s",
         queries=(
             Query(
-                fraction(
+                ratio(
                     rate("aiosvc_scrape_duration_seconds_sum"),
                     rate("aiosvc_scrape_duration_seconds_count"),
                 ),

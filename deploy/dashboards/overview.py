@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from board import Board, Row, Variable
 from panels import Column, Panel, Query
-from queries import fraction, quantile, rate, select, top, total
+from queries import fraction, quantile, rate, ratio, select, top, total
 
 __all__ = ["CLASSIC", "OTEL", "Names", "overview"]
 
@@ -83,7 +83,7 @@ def overview(names: Names) -> Board:
 
 def _within(names: Names) -> str:
     good = rate(f"{names.duration}_bucket", 'le="$objective"')
-    return fraction(good, rate(f"{names.duration}_count"))
+    return ratio(good, rate(f"{names.duration}_count"))
 
 
 def _failed(names: Names, *labels: str) -> str:

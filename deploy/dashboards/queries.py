@@ -13,6 +13,7 @@ __all__ = [
     "of_queue",
     "quantile",
     "rate",
+    "ratio",
     "select",
     "top",
     "total",
@@ -51,9 +52,14 @@ def quantile(q: float, histogram: str, *labels: str, matchers: tuple[str, ...] =
     return f"histogram_quantile({q:g}, {buckets})"
 
 
+def ratio(part: str, whole: str, *labels: str) -> str:
+    """Return *part* by *whole*: nothing where either is missing, or where the whole is 0."""
+    return f"{total(part, *labels)} / ({total(whole, *labels)} > 0)"
+
+
 def fraction(part: str, whole: str, *labels: str) -> str:
-    """Return *part* of *whole*: 0 where only the part is missing, nothing where the whole is 0."""
-    # A part that never occurred has no series: it is made from the whole, so that labels match.
+    """Return *part* of *whole*, where a part that is missing never occurred and is 0."""
+    # The 0 is made from the whole, so that it has the same labels.
     return (
         f"({total(part, *labels)} or 0 * {total(whole, *labels)}) / ({total(whole, *labels)} > 0)"
     )

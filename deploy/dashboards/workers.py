@@ -8,7 +8,7 @@ process's own queue, or a worker, says is summed. Rule: the job that a worker do
 
 from board import Board, Row, Variable
 from panels import Panel, Query
-from queries import QUEUE, fraction, of_queue, quantile, rate, select, total
+from queries import QUEUE, fraction, of_queue, quantile, rate, ratio, select, total
 
 __all__ = ["QUEUES"]
 
@@ -186,8 +186,7 @@ WORKERS = (
         unit="percentunit",
         queries=(
             Query(
-                f"{_grows('worker_busy_seconds_total')}"
-                f" / ({total(select('worker_slots', QUEUE), *BY)} > 0)",
+                ratio(rate("worker_busy_seconds_total", QUEUE), select("worker_slots", QUEUE), *BY),
                 LEGEND,
             ),
         ),
