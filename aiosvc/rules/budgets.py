@@ -228,7 +228,7 @@ def _availability_alerts(budget: Budget, scope: Scope, options: RulesOptions) ->
             _burning(urgency, budget, scope, options.min_errors),
             f"{scope.service}: {{{{ $value | humanizePercentage }}}} of all requests fail",
             f"At this rate the error budget of {scope.service} ({options.availability_slo:g} % of "
-            f"requests succeed) is used up long before its 30 days are over: {_SPEED[urgency]}.",
+            f"requests succeed) is used up before its 30 days are over: {_SPEED[urgency]}.",
             scope.seconds(wait),
             scope.seconds(5 * MINUTE),
             budget.labels,
@@ -246,7 +246,7 @@ def _latency_alerts(
             f"{scope.service}: {{{{ $value | humanizePercentage }}}} of all requests take longer than "
             f"{objective.bound:g} s",
             f"At this rate the latency budget of {scope.service} ({objective.percent:g} % of "
-            f"requests within {objective.bound:g} s) is used up long before its 30 days are over: "
+            f"requests within {objective.bound:g} s) is used up before its 30 days are over: "
             f"{_SPEED[urgency]}.",
             scope.seconds(wait),
             scope.seconds(5 * MINUTE),
