@@ -19,10 +19,12 @@ UNITS: Final = ("seconds", "bytes")
 #: The page's chapters: a title, and how the names in it begin.
 CHAPTERS: Final[Mapping[str, tuple[str, ...]]] = {
     "HTTP server, preset `otel`": ("http_server_",),
+    "HTTP client": ("http_client_",),
     "HTTP server": ("http_", "websocket_", "active_connections", "connections_total"),
     "Event loop, tasks and executor": ("asyncio_",),
     "Process and Python": ("process_", "python_"),
     "Queues and workers": ("queue_", "worker"),
+    "Jobs that end": ("job_",),
     "aiosvc itself": ("aiosvc_",),
 }  # fmt: skip
 
