@@ -6,6 +6,7 @@ from aiosvc.aiohttp import setup
 from aiosvc.calls import count, count_exceptions, in_progress, timed
 from aiosvc.config import Settings
 from aiosvc.errors import AiosvcError, BindError, ConfigError, ImportStringError
+from aiosvc.jobs import Job, JobQueue, NotEnqueuedError
 from aiosvc.labels import FromRequest, FromResponseHeader
 from aiosvc.push import push_on_exit
 from aiosvc.queues import PoolClosedError, WorkerPool
@@ -21,6 +22,9 @@ __all__ = [
     "FromRequest",
     "FromResponseHeader",
     "ImportStringError",
+    "Job",
+    "JobQueue",
+    "NotEnqueuedError",
     "Observer",
     "PoolClosedError",
     "Settings",

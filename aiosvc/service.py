@@ -17,8 +17,9 @@ from aiosvc.config import Settings
 from aiosvc.errors import ConfigError
 from aiosvc.eventloop import Stall
 from aiosvc.health import Health
+from aiosvc.jobs import JobQueue
 from aiosvc.labels import LabelPolicy
-from aiosvc.queues import JobTracker, PoolKeywords, Queues, WorkerPool
+from aiosvc.queues import JobTracker, PoolKeywords, Queues, WorkerPool, check_name
 from aiosvc.readings import Readings
 from aiosvc.requests import CLASSIC_FAMILIES, OTEL_FAMILIES, RequestMetrics
 from aiosvc.runtime import Runtime
@@ -85,7 +86,7 @@ class Observer:
         self,
         queue: Q,
         *,
-        name: str,
+        name: str | None = None,
         waits: bool = True,
         interval: float | None = None,
         timeout: float | None = None,
@@ -103,9 +104,15 @@ class Observer:
         seconds (10) and has *timeout* seconds to answer. While it does not, `aiosvc_source_up` of
         the source *name* is 0, and its metrics go after a few intervals.
 
+        Or it is an `aiosvc.JobQueue`, which has a name already.
+
         Raises ConfigError for anything else, and where another queue has the name or it holds
         anything but letters, digits, '_', '-' and '.'.
         """
+        if isinstance(queue, JobQueue):
+            self._watch_jobs(queue, name, interval, timeout)
+            return queue
+        name = check_name(name)
         if isinstance(queue, BrokerQueue) and not isinstance(queue, type):
             self._shared.watch(queue, name, interval=interval, timeout=timeout)
             return queue
@@ -116,6 +123,18 @@ class Observer:
             )
         self._shared.refuse(name)
         return self._queues.watch(queue, name, waits=waits)
+
+    def _watch_jobs(
+        self, queue: JobQueue, name: str | None, interval: float | None, timeout: float | None
+    ) -> None:
+        if name not in (None, queue.name):
+            raise ConfigError(f"name: {name!r} given; the job queue's own name is {queue.name!r}")
+        if queue.queue is None:
+            self._shared.watch(queue, queue.name, interval=interval, timeout=timeout)
+        else:
+            self._shared.refuse(queue.name)
+            self._queues.watch(queue.queue, queue.name)
+        self._queues.include(queue.ledger)
 
     def track_jobs(
         self, name: str, *, jobs: Iterable[str] = (), slots: int | None = None

@@ -57,6 +57,7 @@ RANKS = [
         "dashboards",
     },
     {"scrape", "exchange", "runtime", "brokers", "summary", "client", "push", "reference"},
+    {"jobs"},
     {"templates", "service", "runner", "protocol", "endpoint", "own", "frameworks", "asgiexchange"},
     {"endings", "gateway", "wsgiexchange"},
     {"tap", "admin"},

@@ -7,7 +7,7 @@ recognise one. `family` has all of them by name, `putget` and `probes` know how 
 """
 
 from aiosvc.queues.attempts import Attempt
-from aiosvc.queues.family import Queues
+from aiosvc.queues.family import Queues, check_name
 from aiosvc.queues.jobs import JobTracker
 from aiosvc.queues.options import PoolKeywords, PoolOptions
 from aiosvc.queues.workerpool import Drained, PoolClosedError, WorkerPool
@@ -21,4 +21,5 @@ __all__ = [
     "PoolOptions",
     "Queues",
     "WorkerPool",
+    "check_name",
 ]

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, Final, Protocol, TypeVar, Unpack
 
 from aiosvc.config import make
 from aiosvc.errors import ConfigError
@@ -24,7 +24,7 @@ from aiosvc.queues.probes import probe_of, subject_of
 from aiosvc.queues.putget import PutGet, instrument, whole_of
 from aiosvc.queues.state import Probe, QueueState, report_state
 from aiosvc.queues.workerpool import WorkerPool
-from aiosvc.readings import Readings
+from aiosvc.readings import Readings, Reporter
 
 __all__ = ["Queues"]
 
@@ -62,6 +62,13 @@ class Watched:
             self.offset = None if offset == Counted() else offset
 
 
+class Counting(Reporter, Protocol):
+    """Whoever counts something about a queue."""
+
+    def forget(self) -> None:
+        """Start from zero, after what was counted went somewhere else."""
+
+
 class Queues:
     """What `Observer.watch_queue`, `track_jobs` and `worker_pool` were given."""
 
@@ -76,6 +83,7 @@ class Queues:
         #: What was counted under names that have no queue now, and whether waits were.
         self._gone: dict[str, tuple[Counted, bool]] = {}
         self._trackers: dict[str, JobTracker] = {}
+        self._others: list[Counting] = []
         self._changing = threading.Lock()
 
     def watch(self, queue: Q, name: str, *, waits: bool = True) -> Q:
@@ -108,6 +116,12 @@ class Queues:
             watched.count_from(self._gone.pop(name, NOTHING)[0])
             self._watched[name] = watched
         return queue
+
+    def include(self, other: Counting) -> None:
+        """Report what *other* counts too."""
+        with self._changing:
+            if other not in self._others:
+                self._others.append(other)
 
     def has(self, name: str) -> bool:
         """Say whether a queue that is alive is watched as *name*."""
@@ -143,7 +157,7 @@ class Queues:
             self._sweep()
             watched = list(self._watched.items())
             gone = list(self._gone.items())
-            trackers = list(self._trackers.values())
+            trackers = [*self._trackers.values(), *self._others]
         for name, (last, waits) in gone:
             last.report(readings, name, waits=waits)
         for name, each in sorted(watched):
@@ -169,7 +183,7 @@ class Queues:
             self._gone.clear()
             for each in self._watched.values():
                 each.count_from(Counted())
-        for tracker in list(self._trackers.values()):
+        for tracker in (*self._trackers.values(), *self._others):
             tracker.forget()
 
     def _without_what_workers_say(self, name: str, state: QueueState) -> QueueState:
@@ -192,7 +206,8 @@ class Queues:
             del self._gone[next(iter(self._gone))]
 
 
-def check_name(name: object) -> None:
-    """Raise ConfigError where *name* can't be a queue's."""
+def check_name(name: object) -> str:
+    """Return *name*; raises ConfigError where it can't be a queue's."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(f"queue name {name!r}: may hold only letters, digits, '_', '-' and '.'")
+    return name

@@ -1,0 +1,245 @@
+"""
+A job queue that a broker keeps: jobs are sent to it, and workers in any process take them.
+
+Rule: a message is settled after its job has ended for good, and not before; so a job is run at
+least once, whatever dies. Rule: no more is taken than there is room for, so that what waits is in
+the broker, where it can be counted and where another worker can have it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+from aiosvc.jobs.backend import Backend, Delivery
+from aiosvc.jobs.job import Job
+from aiosvc.jobs.ledger import Ledger
+from aiosvc.jobs.message import Message
+from aiosvc.queues.attempts import DEAD, RETRY
+from aiosvc.queues.options import PoolOptions
+
+__all__ = ["Distributed"]
+
+log = logging.getLogger("aiosvc.jobs")
+
+#: Seconds between two attempts to reach a broker that is down, at first and at most.
+PAUSE, LONGEST_PAUSE = 0.1, 2.0
+#: How often, and how many seconds apart, a broker is asked to settle a message.
+SETTLE_ATTEMPTS, SETTLE_PAUSE = 5, 0.2
+#: Seconds that jobs which were cancelled get to end.
+GRACE = 1.0
+
+
+class Distributed:
+    """
+    Sends jobs to a *backend*, and runs those that it takes from there.
+
+    One that waits to be tried again keeps its place among the `concurrency` ones in hand: it is the
+    broker's until it has ended for good.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        jobs: Mapping[str, Job[Any]],
+        ledger: Ledger,
+        options: PoolOptions,
+    ) -> None:
+        self.backend = backend
+        self._jobs = jobs
+        self._ledger = ledger
+        self._options = options
+        self._rng = options.rng or Random()  # noqa: S311 - it spreads waits
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._running: dict[asyncio.Task[None], Delivery] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_down = False
+
+    @property
+    def in_hand(self) -> int:
+        """How many jobs are run or waiting to be tried again, in this process."""
+        return len(self._running)
+
+    async def start(self, *, workers: bool) -> None:
+        """Connect; with *workers*, begin to run jobs."""
+        await self.backend.start(worker=workers)
+        self._stopping.clear()
+        self._ledger.tracker.slots = self._options.concurrency if workers else None
+        if workers:
+            loop = asyncio.get_running_loop()
+            self._tasks.append(loop.create_task(self._work(), name="aiosvc jobs"))
+            if self.backend.keep_every is not None:
+                keeping = self._keep(self.backend.keep_every)
+                self._tasks.append(loop.create_task(keeping, name="aiosvc jobs kept"))
+
+    async def put(self, message: Message) -> None:
+        """Send a job; the broker has it when this returns. Raises what its library raises."""
+        await self.backend.send(message)
+
+    async def stop(self) -> int:
+        """Take no more, let jobs end for *drain* seconds, disconnect; return how many had to go."""
+        self._stopping.set()
+        self._changed.set()
+        if self._tasks:
+            # The worker ends by itself, so that nothing is lost on its way here.
+            await asyncio.wait(self._tasks[:1], timeout=self._options.drain + GRACE)
+        if self._running:
+            await asyncio.wait(list(self._running), timeout=self._options.drain)
+        left = list(self._running)
+        for task in (*left, *self._tasks):
+            task.cancel()
+        if left or self._tasks:
+            await asyncio.wait([*left, *self._tasks], timeout=GRACE)
+        self._tasks.clear()
+        self._ledger.tracker.slots = None
+        await self.backend.stop()
+        return len(left)
+
+    async def _work(self) -> None:
+        pause = PAUSE
+        while not self._stopping.is_set():
+            room = self._options.concurrency - len(self._running)
+            if not room:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            try:
+                deliveries = await self.backend.take(room)
+            except Exception as error:  # noqa: BLE001 - it is asked again, whatever it was
+                self._note_down(error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            pause = PAUSE
+            self._note_up()
+            for delivery in deliveries:
+                if self._stopping.is_set():
+                    await self._settle(delivery.give_back)
+                    continue
+                task = asyncio.get_running_loop().create_task(self._process(delivery))
+                self._running[task] = delivery
+                task.add_done_callback(self._processed)
+
+    async def _keep(self, every: float) -> None:
+        while True:
+            await asyncio.sleep(every)
+            for delivery in list(self._running.values()):
+                with suppress(Exception):  # what can't be kept is handed out again, at worst
+                    await delivery.keep()
+
+    def _processed(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a job could not be settled", exc_info=error)
+
+    async def _process(self, delivery: Delivery) -> None:
+        try:
+            message = Message.decode(delivery.data)
+        except ValueError as error:
+            await self._refuse(delivery, str(error))
+            return
+        job = self._jobs.get(message.name)
+        if job is None:
+            await self._refuse(delivery, f"no job is named {message.name!r}")
+            return
+        if message.sent is not None:
+            # Clocks of two machines differ; nothing waits for less than no time.
+            self._ledger.waited(max(0.0, time.time() - message.sent))
+        try:
+            reason = await self._run(job, message.args, message.kwargs)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._settle(delivery.give_back))
+            raise
+        if reason is None:
+            await self._settle(delivery.done)
+        else:
+            await self._settle(lambda: delivery.dead(reason))
+
+    async def _refuse(self, delivery: Delivery, reason: str) -> None:
+        log.error("a message was put aside: %s", reason)
+        with self._ledger.attempt("") as attempt:
+            attempt.dead()
+        await self._settle(lambda: delivery.dead(reason))
+
+    async def _run(self, job: Job[Any], args: list[Any], kwargs: dict[str, Any]) -> str | None:
+        """Run a job until it succeeds or is given up on; return why it was, else None."""
+        for number in range(1, self._options.attempts + 1):
+            limit = asyncio.timeout(self._options.timeout)
+            with self._ledger.attempt(job.name) as attempt:
+                try:
+                    await _within(limit, job(*args, **kwargs))
+                except (Exception, asyncio.CancelledError) as error:
+                    if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                        raise
+                    again = isinstance(error, (self._options.retry_on, asyncio.CancelledError))
+                    is_last = number == self._options.attempts or not again
+                    attempt.end(DEAD if is_last else RETRY)
+                    reason = f"{type(error).__name__}: {error}"
+                    if is_last:
+                        log.exception("job %s failed %d times; it is put aside", job.name, number)
+                        return reason
+                    delay = self._options.wait_before(number + 1, self._rng)
+                    log.warning("job %s failed (%s); again in %.1f s", job.name, reason, delay)
+                else:
+                    return None
+            await self._wait(delay)
+        raise AssertionError("a job has one attempt at least")
+
+    async def _wait(self, delay: float) -> None:
+        """Wait before another attempt; a stop has it cancelled, and the broker hands it out anew."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._stopping.wait()
+        if self._stopping.is_set():
+            raise asyncio.CancelledError
+
+    async def _settle(self, how: Callable[[], Awaitable[None]]) -> None:
+        for number in range(SETTLE_ATTEMPTS):
+            try:
+                await how()
+            except Exception as error:  # noqa: BLE001 - told again, or handed out again
+                if number == SETTLE_ATTEMPTS - 1:
+                    log.warning(
+                        "a job's end can't be told to the broker, which will hand it out again: "
+                        "%s: %s",
+                        type(error).__name__,
+                        error,
+                    )
+                    return
+                await asyncio.sleep(SETTLE_PAUSE * 2**number)
+            else:
+                return
+
+    def _note_down(self, error: Exception) -> None:
+        if not self._is_down:
+            self._is_down = True
+            log.warning(
+                "the %s broker can't be asked for jobs: %s: %s",
+                self.backend.name,
+                type(error).__name__,
+                error,
+            )
+
+    def _note_up(self) -> None:
+        if self._is_down:
+            self._is_down = False
+            log.info("the %s broker is back", self.backend.name)
+
+
+async def _within(limit: asyncio.Timeout, work: Awaitable[object]) -> None:
+    async with limit:
+        await work
+    if limit.expired():  # it caught its cancellation
+        raise TimeoutError
+
+
+def _is_cancelled() -> bool:
+    """Return whether it is this task that was cancelled, and not something that the job awaited."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -1,0 +1,64 @@
+"""
+A job queue in this process: an asyncio queue and a pool of workers.
+
+Rule: what it holds is lost with the process, and it says so.
+"""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from aiosvc.jobs.job import Job
+from aiosvc.jobs.message import Message
+from aiosvc.queues.jobs import JobTracker
+from aiosvc.queues.options import PoolOptions
+from aiosvc.queues.workerpool import WorkerPool
+
+__all__ = ["Local"]
+
+log = logging.getLogger("aiosvc.jobs")
+
+
+class Local:
+    """Holds *maxsize* jobs at most, 0 for any number."""
+
+    def __init__(
+        self,
+        name: str,
+        jobs: Mapping[str, Job[Any]],
+        tracker: JobTracker,
+        options: PoolOptions,
+        maxsize: int,
+    ) -> None:
+        self.queue: asyncio.Queue[Message] = asyncio.Queue(maxsize)
+        self._name = name
+        self._jobs = jobs
+        self.pool = WorkerPool(
+            self.queue,
+            self._run,
+            tracker,
+            dataclasses.replace(options, job_of=lambda message: message.name),
+        )
+
+    async def start(self, *, workers: bool) -> None:
+        """Begin to take jobs in; with *workers*, to run them."""
+        log.info(
+            "queue %s is kept in memory: a crash loses what it holds, and a stop what is not done "
+            "in time",
+            self._name,
+        )
+        if workers:
+            self.pool.start()
+
+    async def put(self, message: Message) -> None:
+        """Take a job in; raises asyncio.QueueFull where there is no room."""
+        self.queue.put_nowait(message)
+
+    async def stop(self) -> int:
+        """Run what can be run in time; return how many jobs did not end."""
+        return len((await self.pool.stop()).left)
+
+    async def _run(self, message: Message) -> None:
+        await self._jobs[message.name](*message.args, **message.kwargs)

@@ -1,0 +1,145 @@
+"""
+Job queues on NATS JetStream, by taskiq's broker for it.
+
+Rule: the only module that imports taskiq-nats.
+
+Theory of operation. The stream is a work queue kept in files: what is acknowledged is deleted. All
+workers share one durable consumer and pull as many messages as they have room for; a message in
+hand is kept by telling the server so, and handed out again when nobody did for *visibility*
+seconds.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
+from taskiq_nats import PullBasedJetStreamBroker
+
+from aiosvc.brokers import NatsConsumer, QueueState
+from aiosvc.jobs.backend import Delivery
+from aiosvc.jobs.kicking import kick
+from aiosvc.jobs.message import Message
+
+__all__ = ["NatsBackend", "make"]
+
+CONSUMER = "aiosvc"
+#: Seconds that the server waits for a new message before it says that there is none.
+WAIT = 1.0
+
+
+class NatsBackend:
+    """The stream *queue*, its durable consumer, and `<queue>-dead` for dead letters."""
+
+    name = "nats"
+
+    def __init__(self, url: str, queue: str, *, visibility: float) -> None:
+        # A stream's name takes no dots, since subjects are made of them.
+        self.stream = queue.replace(".", "-")
+        self.keep_every: float | None = visibility / 3
+        self.broker = PullBasedJetStreamBroker(
+            url,
+            subject=f"{self.stream}.jobs",
+            stream_name=self.stream,
+            durable=CONSUMER,
+            stream_config=_kept_stream(self.stream, f"{self.stream}.jobs"),
+            consumer_config=ConsumerConfig(
+                durable_name=CONSUMER,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=visibility,
+                max_deliver=-1,
+                max_ack_pending=-1,
+            ),
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.5,
+        )
+
+    @property
+    def dead_letters(self) -> str:
+        """The name of the stream with the dead letters."""
+        return f"{self.stream}-dead"
+
+    async def start(self, *, worker: bool) -> None:
+        """Connect, and make streams and consumer where they are missing."""
+        self.broker.is_worker_process = worker
+        await self.broker.startup()
+        config = _kept_stream(self.dead_letters, f"{self.dead_letters}.jobs")
+        config.retention = RetentionPolicy.LIMITS
+        await self.broker.js.add_stream(config)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        with suppress(NatsError):
+            await self.broker.shutdown()
+
+    async def send(self, message: Message) -> None:
+        """Put a message in."""
+        await kick(self.broker, message)
+
+    async def take(self, room: int) -> Sequence[Delivery]:
+        """Return new messages, and those that nobody kept."""
+        try:
+            found = await self.broker.consumer.fetch(batch=room, timeout=WAIT)
+        except NatsTimeoutError:
+            return []
+        except NotFoundError:
+            # Somebody deleted the stream or its consumer.
+            await self.broker._add_or_reuse_stream()  # noqa: SLF001 - what startup does
+            await self.broker._startup_consumer()  # noqa: SLF001 - what startup does
+            return []
+        return [_Message(self, message) for message in found]
+
+    async def sample(self) -> QueueState:
+        """Return how many messages there are, and how many dead letters."""
+        state = await NatsConsumer(self.broker.client, self.stream, CONSUMER).sample()
+        dead = await self.broker.js.stream_info(self.dead_letters)
+        return replace(state, dead=dead.state.messages)
+
+
+class _Message:
+    """One message of the stream."""
+
+    def __init__(self, backend: NatsBackend, message: Any) -> None:
+        self._backend = backend
+        self._message = message
+        self.data: bytes = message.data
+
+    async def done(self) -> None:
+        """Acknowledge it, and wait until the server has heard."""
+        await self._message.ack_sync(timeout=5)
+
+    async def dead(self, reason: str) -> None:
+        """Copy it to the dead letters, and then acknowledge it."""
+        subject = f"{self._backend.dead_letters}.jobs"
+        headers = {"reason": " ".join(reason.split())}
+        await self._backend.broker.js.publish(subject, self.data, headers=headers)
+        await self.done()
+
+    async def keep(self) -> None:
+        """Tell the server that it is worked on."""
+        await self._message.in_progress()
+
+    async def give_back(self) -> None:
+        """Have the server hand it out again at once."""
+        await self._message.nak()
+        await asyncio.sleep(0)
+
+
+def _kept_stream(name: str, subject: str) -> StreamConfig:
+    return StreamConfig(
+        name=name,
+        subjects=[subject],
+        retention=RetentionPolicy.WORK_QUEUE,
+        storage=StorageType.FILE,
+    )
+
+
+def make(url: str, queue: str, *, concurrency: int, visibility: float) -> NatsBackend:
+    """Return the backend of *queue* at *url*."""
+    del concurrency
+    return NatsBackend(url, queue, visibility=visibility)
