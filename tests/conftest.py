@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from brokers.servers import Nats, Rabbit, Redis, running
 from processes import require
 
 WriteModule = Callable[[str, str], Path]
@@ -44,3 +45,24 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
 def promtool() -> str:
     """Return the path of promtool."""
     return require("promtool")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """Return a Redis that all tests share; one that stops a broker starts its own."""
+    with running(Redis(tmp_path_factory.mktemp("redis"))) as redis:
+        yield redis
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """Return a NATS server."""
+    with running(Nats(tmp_path_factory.mktemp("nats"))) as nats:
+        yield nats
+
+
+@pytest.fixture(scope="session")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
+    """Return a RabbitMQ."""
+    with running(Rabbit(tmp_path_factory.mktemp("rabbit"))) as rabbit:
+        yield rabbit

@@ -9,7 +9,7 @@ the broker, where it can be counted and where another worker can have it.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -32,12 +32,15 @@ SETTLE_ATTEMPTS, SETTLE_PAUSE = 5, 0.2
 #: Seconds that jobs which were cancelled get to end.
 GRACE = 1.0
 
+Settling = Callable[[Delivery], Coroutine[Any, Any, None]]
+
 
 class Distributed:
     """
     Sends jobs to a *backend*, and runs those that it takes from there.
 
-    One that waits to be tried again keeps its place among the `concurrency` ones in hand: it is the
+    What the broker hands out once more while it is in hand here is not run a second time. One that
+    waits to be tried again keeps its place among the `concurrency` ones in hand: it is the
     broker's until it has ended for good.
     """
 
@@ -55,7 +58,8 @@ class Distributed:
         self._rng = options.rng or Random()  # noqa: S311 - it spreads waits
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
-        self._running: dict[asyncio.Task[None], Delivery] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._held: dict[str, list[Delivery]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._is_down = False
 
@@ -119,21 +123,21 @@ class Distributed:
             self._note_up()
             for delivery in deliveries:
                 if self._stopping.is_set():
-                    await self._settle(delivery.give_back)
+                    await self._settle([delivery], give_back)
                     continue
                 task = asyncio.get_running_loop().create_task(self._process(delivery))
-                self._running[task] = delivery
+                self._running.add(task)
                 task.add_done_callback(self._processed)
 
     async def _keep(self, every: float) -> None:
         while True:
             await asyncio.sleep(every)
-            for delivery in list(self._running.values()):
+            for delivery in [each for held in self._held.values() for each in held]:
                 with suppress(Exception):  # what can't be kept is handed out again, at worst
                     await delivery.keep()
 
     def _processed(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
+        self._running.discard(task)
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a job could not be settled", exc_info=error)
@@ -148,24 +152,37 @@ class Distributed:
         if job is None:
             await self._refuse(delivery, f"no job is named {message.name!r}")
             return
+        identity = message.id or delivery.data.hex()
+        held = self._held.get(identity)
+        if held is not None:
+            # The broker lost sight of this worker, which has it in hand and settles it anew.
+            held.append(delivery)
+            return
+        held = self._held[identity] = [delivery]
+        try:
+            await self._process_job(job, message, held)
+        finally:
+            del self._held[identity]
+
+    async def _process_job(self, job: Job[Any], message: Message, held: list[Delivery]) -> None:
         if message.sent is not None:
             # Clocks of two machines differ; nothing waits for less than no time.
             self._ledger.waited(max(0.0, time.time() - message.sent))
         try:
             reason = await self._run(job, message.args, message.kwargs)
         except asyncio.CancelledError:
-            await asyncio.shield(self._settle(delivery.give_back))
+            await asyncio.shield(self._settle(held, give_back))
             raise
         if reason is None:
-            await self._settle(delivery.done)
+            await self._settle(held, done)
         else:
-            await self._settle(lambda: delivery.dead(reason))
+            await self._settle(held, dead(reason))
 
     async def _refuse(self, delivery: Delivery, reason: str) -> None:
         log.error("a message was put aside: %s", reason)
         with self._ledger.attempt("") as attempt:
             attempt.dead()
-        await self._settle(lambda: delivery.dead(reason))
+        await self._settle([delivery], dead(reason))
 
     async def _run(self, job: Job[Any], args: list[Any], kwargs: dict[str, Any]) -> str | None:
         """Run a job until it succeeds or is given up on; return why it was, else None."""
@@ -199,10 +216,12 @@ class Distributed:
         if self._stopping.is_set():
             raise asyncio.CancelledError
 
-    async def _settle(self, how: Callable[[], Awaitable[None]]) -> None:
+    async def _settle(self, held: list[Delivery], how: Settling) -> None:
+        """Settle a message by the last of its deliveries; the broker may make one meanwhile."""
         for number in range(SETTLE_ATTEMPTS):
+            delivery = held[-1]
             try:
-                await how()
+                await how(delivery)
             except Exception as error:  # noqa: BLE001 - told again, or handed out again
                 if number == SETTLE_ATTEMPTS - 1:
                     log.warning(
@@ -214,7 +233,11 @@ class Distributed:
                     return
                 await asyncio.sleep(SETTLE_PAUSE * 2**number)
             else:
-                return
+                break
+        for other in held:
+            if other is not delivery:
+                with suppress(Exception):  # what the broker does not wait for any more
+                    await (other.give_back() if how is give_back else other.done())
 
     def _note_down(self, error: Exception) -> None:
         if not self._is_down:
@@ -230,6 +253,21 @@ class Distributed:
         if self._is_down:
             self._is_down = False
             log.info("the %s broker is back", self.backend.name)
+
+
+async def done(delivery: Delivery) -> None:
+    """Settle a message whose job is done."""
+    await delivery.done()
+
+
+async def give_back(delivery: Delivery) -> None:
+    """Settle a message whose job is not done here."""
+    await delivery.give_back()
+
+
+def dead(reason: str) -> Settling:
+    """Return what settles a message whose job is given up on."""
+    return lambda delivery: delivery.dead(reason)
 
 
 async def _within(limit: asyncio.Timeout, work: Awaitable[object]) -> None:

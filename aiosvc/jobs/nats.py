@@ -31,6 +31,8 @@ __all__ = ["NatsBackend", "make"]
 CONSUMER = "aiosvc"
 #: Seconds that the server waits for a new message before it says that there is none.
 WAIT = 1.0
+#: Seconds that it waits for messages which are there, unless others were given them.
+SOON = 0.1
 
 
 class NatsBackend:
@@ -78,13 +80,21 @@ class NatsBackend:
             await self.broker.shutdown()
 
     async def send(self, message: Message) -> None:
-        """Put a message in."""
+        """Put a message in; raises at once while there is no connection, which would keep it."""
+        self._refuse_while_down()
         await kick(self.broker, message)
 
     async def take(self, room: int) -> Sequence[Delivery]:
         """Return new messages, and those that nobody kept."""
+        self._refuse_while_down()
+        pull = self.broker.consumer
         try:
-            found = await self.broker.consumer.fetch(batch=room, timeout=WAIT)
+            # One is waited for, since a pull of several waits for the last of them.
+            found = await pull.fetch(batch=1, timeout=WAIT)
+            more = min(room - 1, found[0].metadata.num_pending)
+            if more > 0:
+                with suppress(NatsTimeoutError):
+                    found += await pull.fetch(batch=more, timeout=SOON)
         except NatsTimeoutError:
             return []
         except NotFoundError:
@@ -99,6 +109,10 @@ class NatsBackend:
         state = await NatsConsumer(self.broker.client, self.stream, CONSUMER).sample()
         dead = await self.broker.js.stream_info(self.dead_letters)
         return replace(state, dead=dead.state.messages)
+
+    def _refuse_while_down(self) -> None:
+        if not self.broker.client.is_connected:
+            raise ConnectionError("the connection to NATS is not open")
 
 
 class _Message:

@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, ParamSpec, Protocol, Self, Unpack, overload
 from urllib.parse import urlsplit
 
@@ -180,11 +181,14 @@ class JobQueue:
         """
         Take jobs in from now on; with *workers*, run them in this process.
 
-        Raises NotEnqueuedError where a broker can't be reached.
+        Raises NotEnqueuedError where a broker can't be reached within `send_timeout`.
         """
         try:
-            await self._engine.start(workers=workers)
+            async with asyncio.timeout(self._send_timeout):
+                await self._engine.start(workers=workers)
         except Exception as error:
+            with suppress(Exception):  # of what has begun to start; the reason is the error above
+                await self._engine.stop()
             raise NotEnqueuedError(
                 f"queue {self.name}: {self.backend} can't be reached: "
                 f"{type(error).__name__}: {error}",

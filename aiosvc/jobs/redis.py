@@ -33,8 +33,25 @@ __all__ = ["RedisBackend", "make"]
 GROUP = "aiosvc"
 #: Milliseconds that the server waits for a new message before it says that there is none.
 BLOCK = 1000
-#: Seconds after which a consumer that holds nothing is one that died.
-STALE = 3600.0
+#: Seconds between two looks for what dead workers left behind, and for their consumers.
+CLAIM_EVERY, FORGET_EVERY = 1.0, 60.0
+#: Seconds after which the server is taken to be gone; longer than it is asked to wait.
+TIMEOUT = 5.0
+#: Removes the consumers that hold nothing and were not heard of for ARGV[2] milliseconds, or the one
+#: that is named in ARGV[3]. In one step, for what a consumer is given meanwhile would go with it.
+FORGET = """
+local gone = 0
+for _, pairs in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+    local each = {}
+    for i = 1, #pairs, 2 do each[pairs[i]] = pairs[i + 1] end
+    local asked = ARGV[3] == '' or ARGV[3] == each.name
+    if asked and each.pending == 0 and each.idle >= tonumber(ARGV[2]) then
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], each.name)
+        gone = gone + 1
+    end
+end
+return gone
+"""
 
 
 class RedisBackend:
@@ -53,9 +70,11 @@ class RedisBackend:
             consumer_name=self.consumer,
             # A queue may be older than its first worker: what is in it is work.
             consumer_id="0",
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
         )
         self._visibility = visibility
-        self._claim_at = 0.0
+        self._claim_at = self._forget_at = 0.0
         self._client: Redis | None = None
 
     @property
@@ -75,15 +94,13 @@ class RedisBackend:
         self._client = Redis(connection_pool=self.broker.connection_pool)
         await self._make_group()
         await self.broker.startup()
-        if worker:
-            with suppress(RedisError):
-                await self._forget_the_dead()
 
     async def stop(self) -> None:
         """Disconnect; a consumer that holds nothing leaves the group."""
         if self._client is not None:
             with suppress(RedisError, OSError):
-                await self._leave()
+                async with asyncio.timeout(1.0):
+                    await self._forget(0.0, self.consumer)
             self._client = None
         await self.broker.shutdown()
 
@@ -99,7 +116,11 @@ class RedisBackend:
             if claimed:
                 return claimed
             # Nothing is left behind; look again when something may be.
-            self._claim_at = now + self._visibility / 2
+            self._claim_at = now + min(CLAIM_EVERY, self._visibility / 2)
+        if now >= self._forget_at:
+            # A live worker is heard of each time that it takes or keeps something.
+            await self._forget(2 * self._visibility + BLOCK / 1000)
+            self._forget_at = now + min(FORGET_EVERY, self._visibility)
         try:
             found: Any = await self.client.xreadgroup(
                 GROUP, self.consumer, {self.queue: ">"}, count=room, block=BLOCK
@@ -126,6 +147,13 @@ class RedisBackend:
         """Have a message count as delivered just now."""
         await self.client.xclaim(self.queue, GROUP, self.consumer, 0, [number], justid=True)
 
+    async def give_back(self, number: bytes) -> None:
+        """Have a message count as one that nobody has kept for long enough."""
+        idle = int(self._visibility * 1000)
+        await self.client.xclaim(
+            self.queue, GROUP, self.consumer, 0, [number], idle=idle, justid=True
+        )
+
     async def settle(self, number: bytes, letter: Mapping[Any, Any] | None = None) -> None:
         """Acknowledge and delete a message, and keep a dead *letter* of it, all or nothing."""
         async with self.client.pipeline(transaction=True) as pipe:
@@ -143,25 +171,23 @@ class RedisBackend:
                 raise
 
     async def _claim(self, room: int) -> list[Delivery]:
-        idle = int(self._visibility * 1000)
-        answer = await self.client.xautoclaim(
-            self.queue, GROUP, self.consumer, idle, "0-0", count=room
-        )
-        # Before Redis 7 a message that was deleted meanwhile is claimed all the same.
-        return [_Message(self, number, fields) for number, fields in answer[1] if fields]
-
-    async def _forget_the_dead(self) -> None:
-        for each in await self.client.xinfo_consumers(self.queue, GROUP):
-            if not each["pending"] and each["idle"] > STALE * 1000:
-                await self.client.xgroup_delconsumer(self.queue, GROUP, each["name"])
-
-    async def _leave(self) -> None:
-        async with asyncio.timeout(1.0):
-            held = await self.client.xpending_range(
-                self.queue, GROUP, "-", "+", 1, consumername=self.consumer
+        idle, place = int(self._visibility * 1000), b"0-0"
+        while True:
+            # The server looks at a few only; those that come first may be with live workers.
+            place, found, *_ = await self.client.xautoclaim(
+                self.queue, GROUP, self.consumer, idle, place, count=room
             )
-            if not held:
-                await self.client.xgroup_delconsumer(self.queue, GROUP, self.consumer)
+            # Before Redis 7 a message that was deleted meanwhile is claimed all the same.
+            claimed: list[Delivery] = [
+                _Message(self, number, fields) for number, fields in found if fields
+            ]
+            if claimed or place == b"0-0":
+                return claimed
+
+    async def _forget(self, seconds: float, consumer: str = "") -> None:
+        idle = int(seconds * 1000)
+        client: Any = self.client  # which has no type for it
+        await client.execute_command("EVAL", FORGET, 1, self.queue, GROUP, idle, consumer)
 
 
 class _Message:
@@ -187,7 +213,8 @@ class _Message:
         await self._backend.keep(self._number)
 
     async def give_back(self) -> None:
-        """Do nothing: another worker claims it when it was not kept for long enough."""
+        """Have another worker claim it when that looks for the next time."""
+        await self._backend.give_back(self._number)
 
 
 def make(url: str, queue: str, *, concurrency: int, visibility: float) -> RedisBackend:

@@ -62,14 +62,21 @@ def running(broker: B) -> Iterator[B]:
 
 
 class Redis(Broker):
-    """redis-server that writes nothing to disk; with *cluster* the one node of a cluster."""
+    """
+    redis-server that writes nothing to disk, or with *kept* each command before it answers.
+
+    With *cluster* it is the one node of a cluster.
+    """
 
     says = "Ready to accept connections"
 
-    def __init__(self, directory: Path, *, password: str = "", cluster: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *, password: str = "", cluster: bool = False, kept: bool = False
+    ) -> None:
         self.port = free_port()
         command = [require("redis-server"), "--port", f"{self.port}", "--bind", "127.0.0.1"]
-        command += ["--save", "", "--appendonly", "no", "--dir", f"{directory}"]
+        command += ["--save", "", "--dir", f"{directory}"]
+        command += ["--appendonly", "yes" if kept else "no", "--appendfsync", "always"]
         if password:
             command += ["--requirepass", password]
         if cluster:
