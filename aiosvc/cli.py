@@ -29,6 +29,7 @@ from aiosvc.rules import RulesOptions, render
 from aiosvc.runner import bind, serve
 from aiosvc.service import Observer
 from aiosvc.version import __version__
+from aiosvc.worker import make_queue, work
 
 __all__ = ["main"]
 
@@ -95,6 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flags(run, ServeOptions, Settings, AdminOptions)
     run.set_defaults(run=_run)
+
+    worker = commands.add_parser("worker", help="run the jobs of a queue, with all of it on")
+    worker.add_argument(
+        "target",
+        metavar="MODULE:QUEUE",
+        help="an aiosvc.JobQueue, or a function (async too) that returns one",
+    )
+    add_flags(worker, Settings, AdminOptions)
+    worker.set_defaults(run=_worker)
 
     checked = commands.add_parser(
         "check",
@@ -168,6 +178,22 @@ def _run(arguments: argparse.Namespace) -> int:
         _say(f"{arguments.target} is at {url}; its metrics are at {url}{path}")
 
     _serve(made, serving, started)
+    return 0
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    settings, admin = read_options(arguments, (Settings, AdminOptions), KINDS)
+    found = import_target(arguments.target)
+
+    def started(observer: Observer) -> None:
+        metrics = "" if observer.admin_url is None else f"; metrics at {observer.admin_url}/metrics"
+        _say(f"{arguments.target} is worked on{metrics}")
+
+    async def run() -> None:
+        queue = await make_queue(arguments.target, found)
+        await work(queue, settings, admin, started=started)
+
+    asyncio.run(run())
     return 0
 
 

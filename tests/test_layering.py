@@ -61,7 +61,7 @@ RANKS = [
     {"templates", "service", "runner", "protocol", "endpoint", "own", "frameworks", "asgiexchange"},
     {"endings", "gateway", "wsgiexchange"},
     {"tap", "admin"},
-    {"aiohttp", "asgi", "wsgi"},
+    {"aiohttp", "asgi", "wsgi", "worker"},
     {""},
     {"demo", "testing"},
     {"cli"},

@@ -6,5 +6,6 @@ the command line.
 """
 
 from aiosvc.demo.service import make_app
+from aiosvc.demo.sharedemail import emails
 
-__all__ = ["make_app"]
+__all__ = ["emails", "make_app"]

@@ -11,6 +11,7 @@ retried: the message may be out already, and sending it twice is worse than sayi
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -30,6 +31,8 @@ __all__ = [
     "SimulatedTransport",
     "Transport",
 ]
+
+log = logging.getLogger("aiosvc.demo")
 
 MAX_RETRY_AFTER = 60  # seconds; who is told to wait longer does not come back
 _BACKOFF = 0.2  # seconds at most before the second attempt, doubled for each one after it
@@ -154,6 +157,21 @@ class Mailer:
         """Take an order in; raises asyncio.QueueFull or aiosvc.PoolClosedError and forgets it."""
         self._pool.put_nowait(order)
         self.pending += 1
+
+    async def put(self, order: Order) -> None:
+        """Do what `enqueue` does."""
+        self.enqueue(order)
+
+    def new_id(self) -> None:
+        """Leave the ids of orders to the store, the only one there is."""
+
+    async def begin(self) -> None:
+        """Start the workers, and say what a queue in memory means."""
+        log.info(
+            "orders wait in memory for their e-mail: a crash loses what the queue holds, and a stop "
+            "what is not sent in time; --queue redis://... keeps them"
+        )
+        self.start()
 
     def retry_after(self) -> int:
         """Return in how many whole seconds, 1 to 60, the present backlog is worked off."""

@@ -55,9 +55,14 @@ USERS = {
 
 
 class Status(StrEnum):
-    """Where an order's confirmation is; SENT and FAILED are final."""
+    """
+    Where an order's confirmation is; SENT and FAILED are final.
+
+    QUEUED is one that a shared queue has: another process may have sent it since.
+    """
 
     ACCEPTED = "accepted"
+    QUEUED = "queued"
     SENDING = "sending"
     SENT = "sent"
     FAILED = "failed"
@@ -161,9 +166,13 @@ class OrderStore:
     def __len__(self) -> int:
         return len(self._orders)
 
-    def draft(self, new: NewOrder) -> Order:
-        """Return the order that `add` would store next; nothing is stored and no id is used up."""
-        return Order(self._last_id + 1, *new)
+    def draft(self, new: NewOrder, order_id: int | None = None) -> Order:
+        """
+        Return the order that `add` would store next; nothing is stored and no id is used up.
+
+        Its id is *order_id*, or else the next one.
+        """
+        return Order(self._last_id + 1 if order_id is None else order_id, *new)
 
     def add(self, order: Order) -> None:
         """Store a drafted order."""
@@ -171,6 +180,10 @@ class OrderStore:
         self._orders[order.id] = order
         if len(self._orders) > self._capacity:
             self._orders.popitem(last=False)
+
+    def remove(self, order: Order) -> None:
+        """Forget an order."""
+        self._orders.pop(order.id, None)
 
     def get(self, order_id: int) -> Order | None:
         """Return the order, or None for an id never given out or forgotten since."""
@@ -181,6 +194,7 @@ class Rejection(StrEnum):
     """Why an order was refused: the values of the label `reason`."""
 
     QUEUE_FULL = "queue_full"
+    QUEUE_DOWN = "queue_down"
     INVALID = "invalid"
     STOPPING = "stopping"
 

@@ -9,10 +9,11 @@ stops, `on_shutdown` refuses new orders and drains the queue before the workers 
 """
 
 import asyncio
+import logging
 import math
 import re
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from random import Random
 
 from aiohttp import web
@@ -21,7 +22,8 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from aiosvc.admin import AdminOptions
 from aiosvc.aiohttp import setup
-from aiosvc.demo.email import Mailer, SimulatedTransport
+from aiosvc.demo.email import Mailer
+from aiosvc.demo.options import DemoOptions
 from aiosvc.demo.orders import (
     USERS,
     BusinessMetrics,
@@ -31,8 +33,11 @@ from aiosvc.demo.orders import (
     Rejection,
     parse_order,
 )
-from aiosvc.errors import ConfigError
+from aiosvc.demo.outbox import transport_of
+from aiosvc.demo.sharedemail import SharedMailer
+from aiosvc.jobs import NotEnqueuedError
 from aiosvc.queues import PoolClosedError
+from aiosvc.service import Observer
 
 __all__ = ["MAILER", "DemoOptions", "make_app"]
 
@@ -40,54 +45,7 @@ MAX_BODY = 64 * 1024  # bytes; no valid order comes near
 _REMEMBERED_ORDERS = 10_000
 _ID = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
-_LIMITS = {
-    "workers": (1, 1000),
-    "queue_size": (1, 1_000_000),
-    "send_seconds": (0, 3600),
-    "failure_rate": (0, 1),
-    "max_attempts": (1, 1000),
-    "drain_timeout": (0, 3600),
-    "load": (0, 100_000),
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DemoOptions:
-    """The demo's options; a wrong one raises ConfigError when they are made."""
-
-    workers: int = field(default=4, metadata={"help": "e-mail workers, 1 to 1000"})
-    queue_size: int = field(
-        default=100, metadata={"help": "e-mails that may wait; beyond it orders are refused"}
-    )
-    send_seconds: float = field(
-        default=0.05, metadata={"help": "median seconds that sending an e-mail takes"}
-    )
-    failure_rate: float = field(
-        default=0.05, metadata={"help": "share of attempts to send that fail, 0 to 1"}
-    )
-    max_attempts: int = field(
-        default=3, metadata={"help": "attempts to send an e-mail before giving up"}
-    )
-    drain_timeout: float = field(
-        default=10.0, metadata={"help": "seconds that stopping may spend on what is queued"}
-    )
-    seed: int = field(default=1, metadata={"help": "seed of everything that is random"})
-    load: float = field(
-        default=0.0, metadata={"help": "requests per second of the built-in client; 0: none"}
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse what can't work."""
-        for option in fields(self):
-            value = getattr(self, option.name)
-            whole = type(option.default) is int
-            low, high = _LIMITS.get(option.name, (-math.inf, math.inf))
-            right_type = type(value) is int or (type(value) is float and not whole)
-            if not (right_type and low <= value <= high):
-                kind = "a whole number" if whole else "a number"
-                limits = f", {low} to {high}" if option.name in _LIMITS else ""
-                raise ConfigError(f"{option.name}: {value!r} given; expected {kind}{limits}")
-
+log = logging.getLogger("aiosvc.demo")
 
 MAILER = web.AppKey("MAILER", Mailer)
 
@@ -107,42 +65,54 @@ def make_app(
     """
     options = options or DemoOptions()
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY)
-    queue = asyncio.Queue[Order](maxsize=options.queue_size)
     metrics = BusinessMetrics.of(registry)
-    rng = Random(options.seed)  # noqa: S311 - a simulation, nothing secret
     obs = setup(app, registry=registry, admin=admin)
-    mailer = Mailer(
-        obs,
-        queue,
-        SimulatedTransport(median=options.send_seconds, failure_rate=options.failure_rate, rng=rng),
-        metrics,
-        workers=options.workers,
-        max_attempts=options.max_attempts,
-        expected_seconds=options.send_seconds,
-        rng=rng,
-    )
     store = OrderStore(capacity=max(_REMEMBERED_ORDERS, 2 * options.queue_size))
+    mailer: Mailer | SharedMailer
+    if options.is_shared:
+        mailer = SharedMailer(options, store, metrics)
+        # Often, since it is a demo.
+        obs.watch_queue(mailer.queue, interval=1.0)
+    else:
+        mailer = app[MAILER] = _mailer(options, obs, metrics)
     app.add_routes(_Shop(store, mailer, metrics, options.drain_timeout).routes())
 
     async def work(_: web.Application) -> AsyncIterator[None]:
-        mailer.start()
+        await mailer.begin()
         yield
         await mailer.stop()  # nothing is left to stop after a drain, but a failed start skips it
 
     async def drain(_: web.Application) -> None:
         await mailer.drain(options.drain_timeout)
 
-    app[MAILER] = mailer
     app.cleanup_ctx.append(work)
     app.on_shutdown.append(drain)
     return app
+
+
+def _mailer(options: DemoOptions, obs: Observer, metrics: BusinessMetrics) -> Mailer:
+    rng = Random(options.seed)  # noqa: S311 - a simulation, nothing secret
+    return Mailer(
+        obs,
+        asyncio.Queue[Order](maxsize=options.queue_size),
+        transport_of(options, rng),
+        metrics,
+        workers=options.workers,
+        max_attempts=options.max_attempts,
+        expected_seconds=options.send_seconds,
+        rng=rng,
+    )
 
 
 class _Shop:
     """The handlers."""
 
     def __init__(
-        self, store: OrderStore, mailer: Mailer, metrics: BusinessMetrics, drain_timeout: float
+        self,
+        store: OrderStore,
+        mailer: Mailer | SharedMailer,
+        metrics: BusinessMetrics,
+        drain_timeout: float,
     ) -> None:
         self._store = store
         self._mailer = mailer
@@ -193,19 +163,26 @@ class _Shop:
         except web.HTTPRequestEntityTooLarge:
             self._reject(Rejection.INVALID)
             raise
-        order = self._store.draft(new)
+        order = self._store.draft(new, self._mailer.new_id())
         try:
-            self._mailer.enqueue(order)
-        except PoolClosedError:
-            self._reject(Rejection.STOPPING)
-            return _unavailable("the service is stopping", math.ceil(self._drain_timeout))
-        except asyncio.QueueFull:
-            self._reject(Rejection.QUEUE_FULL)
-            return _unavailable("the e-mail queue is full", self._mailer.retry_after())
+            await self._mailer.put(order)
+        except (PoolClosedError, asyncio.QueueFull, NotEnqueuedError) as error:
+            return self._refuse(error)
         self._store.add(order)
         self._metrics.accepted.inc()
         location = f"/api/orders/{order.id}"
         return web.json_response(order.as_json(), status=202, headers={"Location": location})
+
+    def _refuse(self, error: Exception) -> web.Response:
+        if isinstance(error, asyncio.QueueFull):
+            self._reject(Rejection.QUEUE_FULL)
+            return _unavailable("the e-mail queue is full", self._mailer.retry_after())
+        if isinstance(error, NotEnqueuedError) and not self._mailer.draining:
+            self._reject(Rejection.QUEUE_DOWN)
+            log.warning("an order was refused: %s", error)
+            return _unavailable("the e-mail queue does not answer", self._mailer.retry_after())
+        self._reject(Rejection.STOPPING)
+        return _unavailable("the service is stopping", math.ceil(self._drain_timeout))
 
     def _reject(self, reason: Rejection) -> None:
         self._metrics.rejected.labels(reason).inc()
