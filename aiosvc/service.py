@@ -18,6 +18,7 @@ from aiosvc.errors import ConfigError
 from aiosvc.eventloop import Stall
 from aiosvc.health import Health
 from aiosvc.jobs import JobQueue
+from aiosvc.jobs.ledger import Ledger
 from aiosvc.labels import LabelPolicy
 from aiosvc.queues import JobTracker, PoolKeywords, Queues, WorkerPool, check_name
 from aiosvc.readings import Readings
@@ -146,6 +147,10 @@ class Observer:
         how many jobs can run at once, where that is known. Raises ConfigError for a wrong name.
         """
         return self._queues.track(name, jobs, slots)
+
+    def count_jobs(self, ledger: Ledger) -> None:
+        """Export what *ledger* counts, for an adapter of an engine that is not ours."""
+        self._queues.include(ledger)
 
     def worker_pool(
         self,

@@ -61,7 +61,7 @@ RANKS = [
     {"templates", "service", "runner", "protocol", "endpoint", "own", "frameworks", "asgiexchange"},
     {"endings", "gateway", "wsgiexchange"},
     {"tap", "admin"},
-    {"aiohttp", "asgi", "wsgi", "worker"},
+    {"aiohttp", "asgi", "wsgi", "taskiq", "worker"},
     {""},
     {"demo", "testing"},
     {"cli"},
