@@ -12,12 +12,14 @@ from aiosvc.readings import Readings, Reporter
 
 __all__ = [
     "HERE",
+    "OTHERS",
     "Clock",
     "FakeLoop",
     "FakeProbe",
     "FakeSelector",
     "Registry",
     "Slots",
+    "all_watchdogs",
     "block",
     "until",
     "wait_for",
@@ -173,9 +175,18 @@ def block(seconds: float) -> None:
     time.sleep(seconds)
 
 
+#: The watchdogs that ran before a test.
+OTHERS: set[threading.Thread] = set()
+
+
+def all_watchdogs() -> set[threading.Thread]:
+    """Return all watchdog threads of the process."""
+    return {each for each in threading.enumerate() if each.name == "aiosvc watchdog"}
+
+
 def watchdogs() -> list[threading.Thread]:
-    """Return the watchdog threads that run."""
-    return [each for each in threading.enumerate() if each.name == "aiosvc watchdog"]
+    """Return the watchdog threads that run and that the test has started."""
+    return list(all_watchdogs() - OTHERS)
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
