@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     sample_interval: float
     sample_timeout: float
     sample_keep: int
+    sample_brokers: bool
     loop_probe: str
     stall_threshold: float
     task_groups: Mapping[str, str]
@@ -74,6 +75,13 @@ class Settings:
     sample_keep: int = field(
         default=3,
         metadata={"help": "intervals after which what a failing source last said is dropped"},
+    )
+    sample_brokers: bool = field(
+        default=True,
+        metadata={
+            "help": "whether this process asks brokers how the queues are that it watches there; of "
+            "many replicas that watch the same ones, a few are enough"
+        },
     )
     loop_probe: str = field(
         default="auto",
@@ -217,6 +225,7 @@ class Settings:
         validation.seconds("sample_interval", self.sample_interval, at_least=0.01)
         validation.seconds("sample_timeout", self.sample_timeout, at_least=0.01)
         validation.whole("sample_keep", self.sample_keep, at_least=0)
+        validation.yes_or_no("sample_brokers", self.sample_brokers)
         validation.one_of("loop_probe", self.loop_probe, ("auto", "heartbeat", "off"))
         validation.seconds("stall_threshold", self.stall_threshold, at_least=0.05)
         validation.whole("max_endpoints", self.max_endpoints, at_least=1)

@@ -80,7 +80,7 @@ class Observer:
             on_error=self.collector.error,
         )
         self._queues = Queues(self.collector.error)
-        self._shared = SharedQueues(self.sampler, self._queues.has)
+        self._shared = SharedQueues(self.sampler, self._queues.has, samples=settings.sample_brokers)
         self._runtime = Runtime(self.collector, self.sampler, settings, of_loop=of_loop)
 
     def watch_queue(

@@ -39,6 +39,7 @@ def test_defaults() -> None:
         "sample_interval": 1.0,
         "sample_timeout": 5.0,
         "sample_keep": 3,
+        "sample_brokers": True,
         "loop_probe": "auto",
         "stall_threshold": 0.1,
         "task_groups": {},

@@ -44,11 +44,15 @@ class SharedQueues:
     """
     The brokers' queues of one service, by name, sampled by *sampler*.
 
-    *is_taken* says whether a name is that of a queue of another kind.
+    *is_taken* says whether a name is that of a queue of another kind. Where this process does not
+    sample (*samples*), queues have their names and nobody asks how they are.
     """
 
-    def __init__(self, sampler: Sampler, is_taken: Callable[[str], bool]) -> None:
+    def __init__(
+        self, sampler: Sampler, is_taken: Callable[[str], bool], *, samples: bool = True
+    ) -> None:
         self._sampler = sampler
+        self._samples = samples
         self._is_taken = is_taken
         self._queues: dict[str, BrokerQueue] = {}
 
@@ -71,10 +75,11 @@ class SharedQueues:
             return
         if name in self._queues or self._is_taken(name):
             raise ConfigError(f"queue name {name!r}: another queue has it; give this one its own")
-        try:
-            self._add(queue, name, interval, timeout)
-        except ConfigError as error:
-            raise ConfigError(f"queue {name!r}: {error}") from None
+        if self._samples:
+            try:
+                self._add(queue, name, interval, timeout)
+            except ConfigError as error:
+                raise ConfigError(f"queue {name!r}: {error}") from None
         self._queues[name] = queue
 
     def refuse(self, name: str) -> None:

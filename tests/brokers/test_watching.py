@@ -145,3 +145,21 @@ async def test_two_applications_on_one_registry_agree() -> None:
     for observer in observers:
         await observer.stop()
     assert said(observers[0]) is None
+
+
+async def test_a_process_may_leave_the_asking_to_others() -> None:
+    """Without sample_brokers a broker's queue is not asked, and says nothing; its name is taken."""
+    registry = CollectorRegistry()
+    observer = Observer(registry, Settings(sample_brokers=False))
+    queue = Queue()
+    assert observer.watch_queue(queue, name="orders") is queue
+    with pytest.raises(ConfigError, match="queue name 'orders'"):
+        observer.watch_queue(asyncio.Queue(), name="orders")
+    await observer.start()
+    try:
+        await asyncio.sleep(0.05)
+        assert queue.asked == 0
+        assert registry.get_sample_value("queue_depth", {"queue_name": "orders"}) is None
+        assert registry.get_sample_value("aiosvc_source_up", {"source": "orders"}) is None
+    finally:
+        await observer.stop()
