@@ -151,3 +151,10 @@ def test_shipped_rules_are_what_the_command_prints(preset: str) -> None:
     """The files in deploy/ are up to date: `aiosvc rules --preset PRESET` prints the same."""
     shipped = (SHIPPED / f"{preset}.yml").read_text(encoding="utf-8")
     assert shipped == render(RulesOptions(), Settings(preset=preset))
+
+
+def test_the_manifest_is_what_the_command_prints() -> None:
+    """The PrometheusRule in deploy/ is up to date, for the job that the manifests beside it make."""
+    options = RulesOptions(selector='job="shop"', rules_format="kubernetes")
+    manifest = ROOT / "deploy" / "kubernetes" / "prometheusrule.yaml"
+    assert manifest.read_text(encoding="utf-8") == render(options, Settings())
