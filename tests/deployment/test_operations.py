@@ -27,16 +27,16 @@ def test_files_are_there() -> None:
 
 
 def test_flags_are_there(tmp_path: Path) -> None:
-    """Each flag of `aiosvc dashboards` and `aiosvc run` on the page is one."""
+    """Each flag of `aiosvc dashboards`, `rules` and `run` on the page is one."""
     flags = set(re.findall(r"--[a-z][a-z-]+", PAGE))
     known = {
         flag
-        for command in ("dashboards", "run")
+        for command in ("dashboards", "rules", "run")
         for flag in re.findall(
             r"--[a-z][a-z-]+", run_to_end(command, "--help", directory=tmp_path).stdout
         )
     }
-    others = {"--format", "--build", "--wait", "--no-cache-dir", "--chown", "--receive"}
+    others = {"--build", "--wait", "--no-cache-dir", "--chown", "--receive"}
     assert flags - others <= known
 
 
