@@ -10,28 +10,25 @@ from aiosvc import catalogue
 from aiosvc.catalogue import WAIT_BUCKETS
 from aiosvc.queues.attempts import Attempt
 from aiosvc.queues.jobs import JobTracker
+from aiosvc.queues.numbers import REJECTED, SHUTDOWN
 from aiosvc.readings import Distribution, Readings
 
 __all__ = ["Ledger"]
-
-FULL = "full"
-SHUTDOWN = "shutdown"
-CANCELLED = "cancelled"
-ERROR = "error"
 
 
 class Ledger:
     """
     The numbers of the job queue *name*.
 
-    Of one that is *local*, what goes in and how long it waits is counted by who watches the queue.
+    Of one that is *local*, what goes in, is refused by the queue, and how long it waits is counted by
+    who watches the queue.
     """
 
     def __init__(self, name: str, *, local: bool) -> None:
         self.name = name
         self._local = local
         self.tracker = JobTracker(name)
-        self.rejected = dict.fromkeys((FULL, SHUTDOWN, CANCELLED, ERROR), 0)
+        self.rejected = dict.fromkeys((SHUTDOWN,) if local else REJECTED, 0)
         self.enqueued = 0
         self._waits = [0] * (len(WAIT_BUCKETS) + 1)
         self._waited = 0.0
@@ -39,6 +36,11 @@ class Ledger:
     def attempt(self, job: str) -> Attempt:
         """Return a new attempt at *job*."""
         return self.tracker.attempt(job)
+
+    def refuse(self, reason: str) -> None:
+        """Count a job that was not taken in, unless the queue itself counts it."""
+        if reason in self.rejected:
+            self.rejected[reason] += 1
 
     def waited(self, seconds: float) -> None:
         """Count a job that was taken so many seconds after it was sent."""

@@ -35,12 +35,9 @@ class Local:
         self.queue: asyncio.Queue[Message] = asyncio.Queue(maxsize)
         self._name = name
         self._jobs = jobs
-        self.pool = WorkerPool(
-            self.queue,
-            self._run,
-            tracker,
-            dataclasses.replace(options, job_of=lambda message: message.name),
-        )
+        self._tracker = tracker
+        self._options = options
+        self._pool: WorkerPool | None = None
 
     async def start(self, *, workers: bool) -> None:
         """Begin to take jobs in; with *workers*, to run them."""
@@ -49,8 +46,13 @@ class Local:
             "in time",
             self._name,
         )
+        # Only now are all jobs known.
+        options = dataclasses.replace(
+            self._options, jobs=tuple(self._jobs), job_of=lambda message: message.name
+        )
+        self._pool = WorkerPool(self.queue, self._run, self._tracker, options)
         if workers:
-            self.pool.start()
+            self._pool.start()
 
     async def put(self, message: Message) -> None:
         """Take a job in; raises asyncio.QueueFull where there is no room."""
@@ -58,7 +60,7 @@ class Local:
 
     async def stop(self) -> int:
         """Run what can be run in time; return how many jobs did not end."""
-        return len((await self.pool.stop()).left)
+        return 0 if self._pool is None else len((await self._pool.stop()).left)
 
     async def _run(self, message: Message) -> None:
         await self._jobs[message.name](*message.args, **message.kwargs)

@@ -20,10 +20,11 @@ from aiosvc.errors import AiosvcError, ConfigError, did_you_mean
 from aiosvc.jobs.backend import Backend
 from aiosvc.jobs.distributed import Distributed
 from aiosvc.jobs.job import Job
-from aiosvc.jobs.ledger import CANCELLED, ERROR, FULL, SHUTDOWN, Ledger
+from aiosvc.jobs.ledger import Ledger
 from aiosvc.jobs.local import Local
 from aiosvc.jobs.message import Message
 from aiosvc.queues.family import check_name
+from aiosvc.queues.numbers import CANCELLED, ERROR, FULL, SHUTDOWN
 from aiosvc.queues.options import PoolKeywords, PoolOptions
 
 __all__ = ["JobQueue", "NotEnqueuedError"]
@@ -159,21 +160,21 @@ class JobQueue:
         message = Message.of(name, args, kwargs)
         message.encode()  # so that what is refused is refused whatever queue it is
         if not self._open:
-            self.ledger.rejected[SHUTDOWN] += 1
+            self.ledger.refuse(SHUTDOWN)
             raise NotEnqueuedError(f"queue {self.name} is not running", SHUTDOWN)
         try:
             async with asyncio.timeout(self._send_timeout):
                 await self._engine.put(message)
         except asyncio.QueueFull:
-            self.ledger.rejected[FULL] += 1
+            self.ledger.refuse(FULL)
             raise NotEnqueuedError(f"queue {self.name} is full", FULL) from None
         except Exception as error:
-            self.ledger.rejected[ERROR] += 1
+            self.ledger.refuse(ERROR)
             raise NotEnqueuedError(
                 f"queue {self.name}: {type(error).__name__}: {error}", ERROR
             ) from error
         except asyncio.CancelledError:
-            self.ledger.rejected[CANCELLED] += 1
+            self.ledger.refuse(CANCELLED)
             raise
         self.ledger.enqueued += 1
 

@@ -76,6 +76,8 @@ class RedisBackend:
         self._visibility = visibility
         self._claim_at = self._forget_at = 0.0
         self._client: Redis | None = None
+        #: Kept from sample to sample, since it keeps the server's time and what it has warned of.
+        self._watched: RedisStream | None = None
 
     @property
     def dead_letters(self) -> str:
@@ -101,7 +103,7 @@ class RedisBackend:
             with suppress(RedisError, OSError):
                 async with asyncio.timeout(1.0):
                     await self._forget(0.0, self.consumer)
-            self._client = None
+            self._client = self._watched = None
         await self.broker.shutdown()
 
     async def send(self, message: Message) -> None:
@@ -139,8 +141,9 @@ class RedisBackend:
 
     async def sample(self) -> QueueState:
         """Return how many messages there are, and how many dead letters."""
-        stream = RedisStream(self.client, self.queue, group=GROUP, deletes=True)
-        state = await stream.sample()
+        if self._watched is None:
+            self._watched = RedisStream(self.client, self.queue, group=GROUP, deletes=True)
+        state = await self._watched.sample()
         return replace(state, dead=await self.client.xlen(self.dead_letters))
 
     async def keep(self, number: bytes) -> None:
