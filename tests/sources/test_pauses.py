@@ -39,10 +39,15 @@ def pauses(clock: Clock) -> Pauses:
 
 @pytest.fixture(autouse=True)
 def _no_callback_is_left() -> Iterator[None]:
-    """Hold every test to taking its callbacks away."""
+    """Have no collections but those of the test, which takes its callbacks away."""
+    with_gc = gc.isenabled()
+    gc.disable()
     before = list(gc.callbacks)
     yield
-    assert gc.callbacks == before
+    after, gc.callbacks[:] = list(gc.callbacks), before
+    if with_gc:
+        gc.enable()
+    assert after == before
 
 
 def info(generation: int) -> dict[str, int]:
@@ -74,14 +79,10 @@ def counts(reporter: PauseReporter) -> dict[str, int]:
 def reporter(pauses: Pauses) -> Iterator[PauseReporter]:
     """Give a reporter that was started."""
     made = PauseReporter(pauses)
-    with_gc = gc.isenabled()
-    gc.disable()  # only the pauses of the test count
     made.start()
     yield made
     if made._users:
         made.stop()
-    if with_gc:
-        gc.enable()
 
 
 def test_every_generation_is_there_from_the_start(reporter: PauseReporter) -> None:
@@ -202,7 +203,6 @@ def test_a_real_collection_is_seen() -> None:
 
 def test_a_scrape_in_another_thread_sees_whole_states(pauses: Pauses, clock: Clock) -> None:
     """While collections go on, a reader never sees a count without its share of the sum."""
-    gc.disable()  # only the pauses of the test count
     reporter = PauseReporter(pauses)
     reporter.start()
     over = threading.Event()
@@ -227,7 +227,6 @@ def test_a_scrape_in_another_thread_sees_whole_states(pauses: Pauses, clock: Clo
         sys.setswitchinterval(interval)
         reporter.stop()
         found = counts(reporter)["0"]
-        gc.enable()
     assert torn == []
     assert found == 20_000
 
