@@ -127,7 +127,8 @@ class ObservedApp(Observer):
             if self.loop is not None:
                 self.abandon()
             self.loop = loop
-            self._begin(loop)
+            self._prepare(loop)
+            self.begin()
             self._beside.start()
         except Exception as error:  # noqa: BLE001 - requests go on without, on trio for example
             self._may_begin = False
@@ -141,7 +142,7 @@ class ObservedApp(Observer):
             self.abandon()
         self.loop = loop
         self._beside.start()
-        self._begin(loop)
+        self._prepare(loop)
         self.health.set_starting()
         await self.start()
 
@@ -155,11 +156,10 @@ class ObservedApp(Observer):
             await asyncio.to_thread(self._beside.stop)
             self.loop = None
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
         self.exchanges.late = None
         self.own.leave(frameworks.route_paths(self._application))
         self.exchanges.expect(frameworks.known_routes(self._application))
-        self.begin()
         self.health.watch_loop(loop)
 
     def _install(self, app: Any) -> AsgiApp:

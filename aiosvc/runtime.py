@@ -46,6 +46,7 @@ class Runtime:
         of_loop: bool = True,
     ) -> None:
         self._collector = collector
+        self._running = False
         self._process = ProcessSource(collector.ownership.exports)
         self._tasks = TaskSource(settings.task_groups)
         self._pauses = collector.share("pauses", PauseReporter)
@@ -69,7 +70,10 @@ class Runtime:
             sampler.add_source(name, self._once_per_loop(read), on_loop=True)
 
     def start(self) -> None:
-        """Begin what is not sampled, before the sampler starts."""
+        """Begin what is not sampled, before the sampler starts, unless it has begun."""
+        if self._running:
+            return
+        self._running = True
         self._pauses.start()
         self._collector.attach(self._pauses)
         self._loop.start()
@@ -85,6 +89,9 @@ class Runtime:
 
     def stop(self) -> None:
         """Let go of everything, after the sampler has stopped; the pauses counted are kept."""
+        if not self._running:
+            return
+        self._running = False
         self._loop.stop()
         self._process.close()
         self._tasks.close()

@@ -1,6 +1,7 @@
 """What `aiosvc.asgi.setup` does, and what it says of requests that no server is needed for."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -659,6 +660,7 @@ async def test_a_probe_of_the_applications_own(registry: CollectorRegistry) -> N
 async def test_lifespan(registry: CollectorRegistry) -> None:
     """Sampling begins before the application starts, and ends after it; counts remain."""
     order: list[str] = []
+    callbacks = len(gc.callbacks)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -679,6 +681,7 @@ async def test_lifespan(registry: CollectorRegistry) -> None:
     assert heard[-1] == {"type": "lifespan.shutdown.complete"}
     assert requests_of(registry) == {"GET / 200": 1}
     assert registry.get_sample_value("process_memory_rss_bytes") is None
+    assert len(gc.callbacks) == callbacks
 
 
 async def test_lifespan_of_litestar(registry: CollectorRegistry) -> None:
@@ -730,7 +733,7 @@ async def test_admin_server(registry: CollectorRegistry) -> None:
 def test_one_event_loop_after_another(registry: CollectorRegistry) -> None:
     """An application that is run on several loops, without a lifespan, is sampled on each."""
     app = Starlette(routes=[Route("/", hello)])
-    aiosvc.asgi.setup(app, registry=registry)
+    observed = aiosvc.asgi.setup(app, registry=registry)
     for number in range(1, 4):
 
         async def run(number: int) -> None:
@@ -738,6 +741,8 @@ def test_one_event_loop_after_another(registry: CollectorRegistry) -> None:
             text = (await ask(app, "/metrics")).body
             assert b'aiosvc_source_up{source="asyncio_tasks"} 1.0' in text
             assert f'status="200"}} {number}.0'.encode() in text
+            if number == 3:
+                await observed.finish()
 
         asyncio.run(run(number))
 

@@ -387,3 +387,16 @@ def test_descriptors_run_out(tmp_path: Path) -> None:
     )
     assert said.stderr == ""
     assert said.stdout.splitlines() == ["64.0 64.0", "True True"]
+
+
+async def test_begun_twice_and_ended_twice() -> None:
+    """A service that is begun and ended more often than once leaves nothing behind."""
+    callbacks = len(gc.callbacks)
+    observer = aiosvc.Observer(CollectorRegistry(), aiosvc.Settings())
+    for _ in range(2):
+        observer.begin()
+        await observer.start()
+        assert len(gc.callbacks) == callbacks + 1
+        await observer.stop()
+        await observer.stop()
+        assert len(gc.callbacks) == callbacks
