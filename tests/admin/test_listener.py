@@ -266,7 +266,7 @@ def test_thousand_clients_one_after_the_other() -> None:
                 elif number % 4 == 3:
                     sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_for(lambda: len(connections(server)) == 0, "all are forgotten")
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         assert ask(server).text == BODY
 
 

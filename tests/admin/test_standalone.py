@@ -199,7 +199,7 @@ def test_wrong_options() -> None:
         start_metrics_server(0, registry=CollectorRegistry(), webconfig="x")  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"web_config: nowhere\.yml: No such file"):
         start_metrics_server(0, registry=CollectorRegistry(), web_config="nowhere.yml")
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_start_that_fails_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def test_start_that_fails_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Observer, "start", fail)
     with pytest.raises(MemoryError):
         start_metrics_server(0, registry=CollectorRegistry())
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_protected(tmp_path: Path) -> None:
