@@ -17,7 +17,7 @@ from aiosvc.eventloop import LoopWatch, Stall
 from aiosvc.readings import Readings
 from aiosvc.sampling import Sampler
 from aiosvc.sources.executor import ExecutorSource
-from aiosvc.sources.pauses import PauseReporter
+from aiosvc.sources.pauses import PAUSES, PauseReporter
 from aiosvc.sources.process import ProcessSource
 from aiosvc.sources.tasks import TaskSource
 
@@ -52,7 +52,12 @@ class Runtime:
         self._pauses = collector.share("pauses", PauseReporter)
         self._speakers = collector.share("event loops", Speakers)
         probe = settings.loop_probe if of_loop else "off"
-        self._loop = LoopWatch(collector, kind=probe, stall_threshold=settings.stall_threshold)
+        self._loop = LoopWatch(
+            collector,
+            kind=probe,
+            stall_threshold=settings.stall_threshold,
+            collecting=PAUSES.within,
+        )
         if probe != "off":
             collector.claim("loop_probe", probe)
             collector.claim("stall_threshold", settings.stall_threshold)

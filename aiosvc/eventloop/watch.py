@@ -24,6 +24,9 @@ from aiosvc.readings import Reporter
 
 __all__ = ["LoopWatch", "Registrar"]
 
+#: Tells how many of the seconds between two times something else took.
+Collecting = Callable[[float, float], float]
+
 
 class Registrar(Protocol):
     """What reports to a registry, and counts errors: its collector."""
@@ -43,19 +46,29 @@ class LoopWatch:
     Reports the event loop of one service to its registry's collector.
 
     *kind* is the option `loop_probe`. A loop is stalled from *stall_threshold* seconds on.
+    *collecting* says how many seconds between two times the garbage collector took.
     """
 
-    def __init__(self, registrar: Registrar, *, kind: str, stall_threshold: float) -> None:
+    def __init__(
+        self,
+        registrar: Registrar,
+        *,
+        kind: str,
+        stall_threshold: float,
+        collecting: Collecting = lambda _since, _until: 0.0,
+    ) -> None:
         self._registrar = registrar
         self._kind = kind
         self._threshold = stall_threshold
+        self._collecting = collecting
         self._monitor: _Monitor | None = None
         self._stalls: Stalls | None = None
 
     def start(self) -> None:
         """Watch the running event loop."""
         if self._monitor is None and self._kind != "off":
-            self._monitor = _monitor_of(asyncio.get_running_loop(), self._kind)
+            loop = asyncio.get_running_loop()
+            self._monitor = _monitor_of(loop, self._kind, self._collecting)
             self._monitor.join(self._registrar, self._threshold)
             self._stalls = self._monitor.stalls
 
@@ -74,7 +87,7 @@ class LoopWatch:
 class _Monitor:
     """What measures one event loop, and whom it tells."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, kind: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, kind: str, collecting: Collecting) -> None:
         self._loop = ref(loop)
         self._tallies: dict[Registrar, tuple[Tally, int]] = {}
         self._told: tuple[Tally, ...] = ()
@@ -82,7 +95,7 @@ class _Monitor:
         self._beneath: CodeType | None = None
         fits = kind == "auto" and SelectorProbe.fits(loop)
         self._probe: Probe = self._made(SelectorProbe if fits else HeartbeatProbe, loop)
-        self.stalls = Stalls(self._probe.clock)
+        self.stalls = Stalls(self._probe.clock, collecting=collecting)
         self._watchdog = self._made_watchdog()
 
     def join(self, registrar: Registrar, threshold: float) -> None:
@@ -175,10 +188,10 @@ _monitors: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Monitor]] = W
 _monitors_lock = threading.Lock()
 
 
-def _monitor_of(loop: asyncio.AbstractEventLoop, kind: str) -> _Monitor:
+def _monitor_of(loop: asyncio.AbstractEventLoop, kind: str, collecting: Collecting) -> _Monitor:
     with _monitors_lock:
         of_loop = _monitors.setdefault(loop, {})
         monitor = of_loop.get(kind)
         if monitor is None or not monitor.in_use:
-            of_loop[kind] = monitor = _Monitor(loop, kind)
+            of_loop[kind] = monitor = _Monitor(loop, kind, collecting)
         return monitor

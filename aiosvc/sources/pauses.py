@@ -17,12 +17,17 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from aiosvc import catalogue
 from aiosvc.catalogue import PAUSE_BUCKETS
 from aiosvc.readings import Distribution, Readings
 
 __all__ = ["PAUSES", "PauseReporter", "Pauses"]
+
+#: Seconds from which a pause is remembered, and how many of those are.
+LONG: Final = 0.01
+REMEMBERED: Final = 16
 
 #: Counts by bucket, and the sum of seconds at the end.
 Cells = list[float]
@@ -34,6 +39,8 @@ class Pauses:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._begun: float | None = None
+        #: The last long ones, from when to when; replaced whole as well.
+        self._long: tuple[tuple[float, float], ...] = ()
         self._watchers = 0
         self._watching = threading.Lock()  # not for the callback
         #: By generation; Python has three, though 3.14's incremental collector has other rules.
@@ -64,12 +71,19 @@ class Pauses:
         begun, self._begun = self._begun, None
         if begun is None:
             return
-        seconds = max(0.0, self._clock() - begun)
+        now = self._clock()
+        seconds = max(0.0, now - begun)
+        if seconds >= LONG:
+            self._long = (*self._long[1 - REMEMBERED :], (begun, now))
         generation = min(info["generation"], len(self._cells) - 1)
         cells = self._cells[generation].copy()
         cells[bisect_left(PAUSE_BUCKETS, seconds)] += 1
         cells[-1] += seconds
         self._cells[generation] = cells
+
+    def within(self, since: float, until: float) -> float:
+        """Return the seconds between two times of the clock that the last long pauses took."""
+        return sum(max(0.0, min(end, until) - max(begun, since)) for begun, end in self._long)
 
     def cells(self) -> list[Cells]:
         """Return what each generation has come to; the lists are never changed."""

@@ -1,6 +1,7 @@
 """The event loop of a service, as it is set up, scraped, stopped by a signal and forked."""
 
 import asyncio
+import gc
 import re
 import signal
 import subprocess
@@ -118,6 +119,36 @@ def test_one_registry_has_one_way_to_measure(options: dict[str, object]) -> None
     with pytest.raises(ConfigError, match="another application on the same registry uses"):
         aiosvc.setup(web.Application(), registry=registry, **options)  # type: ignore[arg-type]
     aiosvc.setup(web.Application(), registry=registry, loop_probe="off")
+
+
+async def test_a_collection_is_no_lines_fault() -> None:
+    """A real collection that holds the loop up is told as one."""
+    app = web.Application()
+    obs = aiosvc.setup(app, registry=CollectorRegistry(), stall_threshold=0.05)
+    objects: list[list[int]] = []
+
+    async def collect(_: web.Request) -> web.Response:
+        took = 0.0
+        while took < 0.2:
+            objects.extend([] for _ in range(500_000))
+            begun = time.perf_counter()
+            gc.collect()
+            took = time.perf_counter() - begun
+        await asyncio.sleep(0)  # that was one turn; the last collection is another
+        gc.collect()
+        return web.Response()
+
+    app.router.add_get("/", collect)
+    with_gc = gc.isenabled()
+    gc.disable()
+    try:
+        async with TestClient(TestServer(app)) as client:
+            await client.get("/")
+            await until(lambda: any(stall.is_collection for stall in obs.stalls()), "its stall")
+    finally:
+        objects.clear()
+        if with_gc:
+            gc.enable()
 
 
 SHOP = """

@@ -17,7 +17,11 @@ class Bench:
     def __init__(self) -> None:
         self.clock = Clock()
         self.wall = Clock(1_700_000_000.0)
-        self.stalls = Stalls(self.clock, wall_clock=self.wall)
+        #: Seconds that the garbage collector took of whatever is asked for.
+        self.collected = 0.0
+        self.stalls = Stalls(
+            self.clock, wall_clock=self.wall, collecting=lambda _since, _until: self.collected
+        )
 
     def go(self, seconds: float) -> None:
         """Let time pass."""
@@ -100,6 +104,25 @@ def test_one_that_nobody_saw_has_no_place(bench: Bench, warnings: pytest.LogCapt
             "the event loop was held up for 3.00 s at an unknown place: the interpreter was not "
             "free, or the process was stopped"
         )
+    ]
+
+
+def test_the_collector_is_told_from_the_line_that_it_ran_at(
+    bench: Bench, warnings: pytest.LogCaptureFixture
+) -> None:
+    """What the garbage collector did is not put down to the line that made an object just then."""
+    bench.collected = 0.3
+    bench.stall(0.4)
+    bench.stall(0.4, None)
+    bench.stall(0.7)  # its own, for the most part
+    assert [stall.is_collection for stall in bench.stalls.list()] == [True, True, False]
+    assert [stall.collecting for stall in bench.stalls.list()] == [0.3] * 3
+    place = "shop.py:3 in price, which called lib.py:7 in work (Task-1, order)"
+    blame = "the garbage collector, which took 0.30 s of it"
+    assert str(bench.stalls.list()[1]) == blame
+    assert warnings.messages == [
+        f"the event loop was held up for 0.40 s by {blame}, near {place}",
+        f"the event loop was held up for 0.70 s at {place}",
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 from aiosvc import catalogue
 from aiosvc.catalogue import PAUSE_BUCKETS
 from aiosvc.readings import Distribution, Readings
-from aiosvc.sources.pauses import PAUSES, PauseReporter, Pauses
+from aiosvc.sources.pauses import PAUSES, REMEMBERED, PauseReporter, Pauses
 
 
 class Clock:
@@ -104,6 +104,22 @@ def test_a_pause_is_in_its_bucket(
     assert [place for place, count in enumerate(found.counts) if count] == [bucket]
     assert found.sum == pytest.approx(max(0.0, seconds))
     assert sum(said(reporter)["0"].counts) == 0
+
+
+def test_long_ones_are_remembered(pauses: Pauses, clock: Clock) -> None:
+    """How much of a time the collector took is known of the last pauses that matter."""
+    pause(pauses, clock, 2, 0.5)
+    clock.now += 1.0
+    pause(pauses, clock, 0, 0.001)
+    begun = clock.now
+    pause(pauses, clock, 1, 0.25)
+    assert pauses.within(0.0, clock.now) == pytest.approx(0.75)
+    assert pauses.within(0.25, begun) == pytest.approx(0.25)
+    assert pauses.within(0.6, 0.8) == 0.0
+    assert pauses.within(begun + 0.1, clock.now + 5) == pytest.approx(0.15)
+    for _ in range(100):
+        pause(pauses, clock, 2, 1.0)
+    assert pauses.within(0.0, clock.now) == REMEMBERED
 
 
 def test_a_stop_without_a_start_is_no_pause(
