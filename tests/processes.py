@@ -42,7 +42,7 @@ __all__ = [
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 #: Seconds after which something that should happen has not happened.
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 _PAUSE = 0.02  # seconds between two looks at what is waited for
 

@@ -282,7 +282,7 @@ class Crowd(RuleBasedStateMachine):
                 closes=+self.closes,
                 in_progress=+self.in_progress,
                 open_sockets=+self.open_sockets,
-                deadline=2.0,
+                deadline=10.0,
             )
         )
         self.run(self.check_connections())

@@ -18,7 +18,7 @@ async def check(directory: Path, arguments: list[str], environment: dict[str, st
     command += ["-c", str(REPOSITORY / "pyproject.toml"), *arguments]
     path = os.pathsep.join((str(HERE), os.environ.get("PYTHONPATH", "")))
     async with Process(command, directory, {**environment, "PYTHONPATH": path}) as process:
-        await until(lambda: process.code is not None, "the end of the tests", deadline=150)
+        await until(lambda: process.code is not None, "the end of the tests", deadline=400)
         lines = process.stdout.splitlines()
         failed = [line for line in lines if line.startswith(("FAILED", "ERROR ", "E  "))]
         assert process.code == 0, "\n".join(failed[:40] or lines[-20:])

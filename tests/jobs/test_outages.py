@@ -38,16 +38,16 @@ class Shop:
 
     async def order(self) -> bool:
         """Enqueue one more, and say whether it was taken in; in time, whatever the broker does."""
-        self._next += 1
+        number = self._next = self._next + 1
         begun = time.monotonic()
         try:
-            await self.send.enqueue(self._next)
+            await self.send.enqueue(number)
         except NotEnqueuedError:
-            self.refused.add(self._next)
+            self.refused.add(number)
             return False
         finally:
             assert time.monotonic() - begun < LIMIT + MARGIN
-        self.taken.add(self._next)
+        self.taken.add(number)
         return True
 
     async def orders(self, number: int) -> None:
