@@ -18,7 +18,6 @@ import contextvars
 import inspect
 import logging
 import math
-import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,6 +27,7 @@ from enum import StrEnum
 from typing import Any
 
 from aiosvc.errors import ConfigError
+from aiosvc.naming import check_name
 
 __all__ = ["Check", "Health", "Phase", "Verdict"]
 
@@ -38,8 +38,6 @@ Check = Callable[[], bool | None] | Callable[[], Awaitable[bool | None]]
 
 #: The most that is told of a check's error.
 LONGEST_REASON = 200
-
-NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Phase(StrEnum):
@@ -105,8 +103,7 @@ class Health:
 
         Raises ConfigError where the name is taken or can't be one, or the timeout makes no sense.
         """
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ConfigError(f"check {name!r}: may hold only letters, digits, '_', '-' and '.'")
+        name = check_name(name, "check")
         if name in self._checks:
             raise ConfigError(f"check {name!r} is there already; give this one another name")
         if not callable(check):

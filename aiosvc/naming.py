@@ -1,8 +1,8 @@
 """
 Names and texts that are not aiosvc's own, and what they may be for a scrape to hold them.
 
-Rule: the one place that says what a metric or a label may be called, and that makes a foreign text
-one that can be sent. Rule: knows no metric of anybody's but the catalogue's names.
+Rule: the one place that says what a metric, a label, or a thing such as a queue may be called, and
+that makes a foreign text one that can be sent. Rule: knows no metric of anybody's but the catalogue's names.
 """
 
 import re
@@ -12,9 +12,22 @@ from typing import Final, TypeGuard
 from aiosvc import catalogue
 from aiosvc.errors import ConfigError
 
-__all__ = ["SHOWN", "TAKEN", "check_labels", "check_metric", "clean", "is_label", "one_line"]
+__all__ = [
+    "SHOWN",
+    "TAKEN",
+    "check_labels",
+    "check_metric",
+    "check_name",
+    "clean",
+    "is_label",
+    "is_name",
+    "one_line",
+]
 
-NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+METRIC: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+#: A name that users give to a thing: it becomes a label's value, and part of a URL or of a flag.
+NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 #: What aiosvc exports itself, as series and as families.
 TAKEN: Final = frozenset(
@@ -28,9 +41,21 @@ RESERVED: Final = ("le", "quantile")
 SHOWN: Final = 200
 
 
+def is_name(name: object) -> TypeGuard[str]:
+    """Say whether a queue, a database or a check may be called so."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None
+
+
+def check_name(name: object, what: str) -> str:
+    """Return *name*; raises ConfigError, about a *what*, where nothing can be called so."""
+    if not is_name(name):
+        raise ConfigError(f"{what} {name!r}: may hold only letters, digits, '_', '-' and '.'")
+    return name
+
+
 def check_metric(name: object) -> None:
     """Raise ConfigError where *name* is no metric's, or one that aiosvc exports itself."""
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not METRIC.fullmatch(name):
         raise ConfigError("not a metric name; use letters, digits and '_', no digit first")
     if name in TAKEN:
         raise ConfigError("aiosvc exports a metric of that name itself; choose another")
@@ -38,7 +63,9 @@ def check_metric(name: object) -> None:
 
 def is_label(name: object) -> TypeGuard[str]:
     """Say whether a label may be called so, be it a reserved name."""
-    return isinstance(name, str) and NAME.fullmatch(name) is not None and not name.startswith("__")
+    return (
+        isinstance(name, str) and METRIC.fullmatch(name) is not None and not name.startswith("__")
+    )
 
 
 def check_labels(names: Iterable[object]) -> tuple[str, ...]:

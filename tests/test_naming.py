@@ -3,7 +3,7 @@
 import pytest
 
 from aiosvc.errors import ConfigError
-from aiosvc.naming import check_labels, check_metric, clean, is_label, one_line
+from aiosvc.naming import check_labels, check_metric, check_name, clean, is_label, is_name, one_line
 
 
 def test_a_name_that_will_do() -> None:
@@ -20,6 +20,24 @@ def test_what_is_no_name(name: object) -> None:
     assert not is_label(name)
     with pytest.raises(ConfigError, match="use letters, digits and '_', no digit"):
         check_labels([name])
+
+
+@pytest.mark.parametrize("name", ["email", "email-2", "shop.email_eu", "2", "-"])
+def test_the_name_of_a_thing(name: str) -> None:
+    """Queues and the like may be called what is read the same in a label, a URL and a flag."""
+    assert is_name(name)
+    assert check_name(name, "queue name") == name
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a,b", "ä", "a\n", None, 7])
+def test_what_no_thing_is_called(name: object) -> None:
+    """What would have to be quoted is refused, and the message says whose name it was to be."""
+    assert not is_name(name)
+    with pytest.raises(ConfigError) as raised:
+        check_name(name, "queue name")
+    assert str(raised.value) == (
+        f"queue name {name!r}: may hold only letters, digits, '_', '-' and '.'"
+    )
 
 
 @pytest.mark.parametrize("name", ["http_requests_total", "http_requests", "process_threads"])

@@ -7,7 +7,6 @@ that can't be read costs its own series and nothing else. Rule: everything is re
 whatever thread that is: lengths and plain numbers, so that a scrape from another thread is as fresh.
 """
 
-import re
 import threading
 import time
 import weakref
@@ -15,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar, Unpack
 
+from aiosvc import naming
 from aiosvc.config import make
 from aiosvc.errors import ConfigError
 from aiosvc.queues.jobs import JobTracker
@@ -29,8 +29,6 @@ from aiosvc.readings import Readings, Reporter
 __all__ = ["Queues"]
 
 Q = TypeVar("Q")
-
-NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 #: Names without a queue whose counts are kept; beyond it the one that was gone first is forgotten.
 MAX_GONE: Final = 100
@@ -208,6 +206,4 @@ class Queues:
 
 def check_name(name: object) -> str:
     """Return *name*; raises ConfigError where it can't be a queue's."""
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(f"queue name {name!r}: may hold only letters, digits, '_', '-' and '.'")
-    return name
+    return naming.check_name(name, "queue name")

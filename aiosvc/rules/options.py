@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from aiosvc.naming import is_name
 from aiosvc.rules.objectives import Objective, check_percent, parse_objective
 from aiosvc.validation import one_of, seconds, whole, wrong
 
@@ -18,7 +19,6 @@ LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MATCHER: Final = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)\s*(?:=~|!~|!=|=)\s*"(?:[^"\\]|\\.)*"\s*')
 KUBERNETES_LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_./-]*[A-Za-z0-9])?")
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
-QUEUE: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 #: The smallest scale of time: five minutes become 0.3 s.
 LEAST: Final = 0.001
@@ -219,7 +219,7 @@ def _ages(name: str, value: object) -> dict[str, float]:
         raise wrong(name, value, "queue names and seconds, like {'email': 30}")
     ages = {}
     for queue, age in value.items():
-        if not isinstance(queue, str) or not QUEUE.fullmatch(queue):
+        if not is_name(queue):
             raise wrong(name, queue, "the name of a queue")
         try:
             ages[queue] = float(age)

@@ -35,7 +35,6 @@ among its requests, for statements with a time limit, in a transaction that chan
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ from prometheus_client import Metric
 
 from aiosvc import validation
 from aiosvc.errors import ConfigError, did_you_mean
-from aiosvc.naming import one_line
+from aiosvc.naming import check_name, one_line
 from aiosvc.sources.bounded import (
     MAX_SERIES,
     Bounded,
@@ -58,8 +57,6 @@ from aiosvc.sources.pools import Fetch, pool_of
 __all__ = ["Database", "Query"]
 
 log = logging.getLogger("aiosvc.sources")
-
-NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 #: Seconds between two looks whether a connection has become free.
 PAUSE: Final = 0.02
@@ -134,10 +131,7 @@ class Database:
         max_series: int = MAX_SERIES,
     ) -> None:
         self._pool = pool_of(client)
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ConfigError(
-                f"database name {name!r}: may hold only letters, digits, '_', '-' and '.'"
-            )
+        name = check_name(name, "database name")
         for option, value in (
             ("acquire_timeout", acquire_timeout),
             ("statement_timeout", statement_timeout),
