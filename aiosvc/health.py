@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from aiosvc.callables import gives_coroutine
 from aiosvc.errors import ConfigError
 from aiosvc.naming import check_name
 
@@ -199,9 +200,7 @@ class _Check:
     def __init__(self, name: str, call: Check, timeout: float, clock: Callable[[], float]) -> None:
         self.name = name
         self._call: Callable[[], Any] = call
-        self._is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
-            getattr(call, "__call__", None)  # noqa: B004 - whether an object's is async
-        )
+        self._is_async = gives_coroutine(call)
         self._timeout = timeout
         self._clock = clock
         self._lock = threading.Lock()

@@ -20,6 +20,7 @@ RANKS = [
         "background",
         "descriptors",
         "blocking",
+        "callables",
         "formats",
         "series",
         "codings",

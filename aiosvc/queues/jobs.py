@@ -11,7 +11,6 @@ of which running attempts are a part, never falls.
 """
 
 import functools
-import inspect
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar, overload
 
 from aiosvc import catalogue
+from aiosvc.callables import gives_async_generator, gives_coroutine, gives_generator
 from aiosvc.catalogue import PROCESSING_BUCKETS
 from aiosvc.errors import ConfigError
 from aiosvc.queues.attempts import Attempt, JobSeries
@@ -124,16 +124,14 @@ class JobTracker:
         """
         if function is None:
             return functools.partial(self.tracked, job=job)
-        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        if gives_generator(function) or gives_async_generator(function):
             raise ConfigError(
                 f"tracked: {function!r} is a generator; put 'with jobs.attempt(...)' around each "
                 "item instead"
             )
         label = job or getattr(function, "__name__", "") or type(function).__name__
         self._jobs.setdefault(label, JobSeries())
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - an object that is called, not whether
-        ):
+        if gives_coroutine(function):
 
             @functools.wraps(function)
             async def tracked_async(*args: Any, **named: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Any, Protocol, SupportsFloat
 
 from prometheus_client import Metric
 
+from aiosvc.callables import gives_async_generator, gives_coroutine
 from aiosvc.errors import ConfigError
 from aiosvc.naming import check_metric, clean
 from aiosvc.readings import Labels, Readings
@@ -200,13 +201,13 @@ def reader(
     Raises ConfigError where *read* is neither a function nor a collector.
     """
     call = _callable(read)
-    if _is_async(call, inspect.isasyncgenfunction):
+    if gives_async_generator(call):
 
         async def generated() -> Readings:
             return await _in_steps(conversion, [family async for family in call()])
 
         return generated
-    if _is_async(call, inspect.iscoroutinefunction):
+    if gives_coroutine(call):
 
         async def awaited() -> Readings:
             return await _in_steps(conversion, await call())
@@ -237,7 +238,3 @@ async def _in_steps(conversion: Conversion, sampled: Sampled) -> Readings:
             readings: Readings = end.value
             return readings
         await asyncio.sleep(0)
-
-
-def _is_async(read: Callable[[], Any], kind: Callable[[Any], bool]) -> bool:
-    return kind(read) or kind(getattr(read, "__call__", None))  # noqa: B004 - whether an object's is
