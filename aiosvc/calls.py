@@ -19,7 +19,6 @@ and signature; what it returns and raises is not touched.
 
 import asyncio
 import functools
-import inspect
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -30,6 +29,7 @@ from weakref import WeakKeyDictionary
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from aiosvc.callables import gives_async_generator, gives_coroutine, gives_generator
 from aiosvc.clientmetrics import missing_labels
 from aiosvc.errors import ConfigError
 
@@ -55,6 +55,39 @@ class Observes(Protocol):
         """Take in *amount*."""
 
 
+class Span:
+    """
+    One call or block, from where it begins to where it ends.
+
+    An error of the measure's goes no further than to it; what could not begin does not end.
+    """
+
+    __slots__ = ("_begun", "_measure")
+
+    def __init__(self, measure: "Measure") -> None:
+        self._measure = measure
+        self._begun: float | None = None
+
+    def __enter__(self) -> None:
+        try:
+            self._begun = self._measure.begin()
+        except Exception as error:  # noqa: BLE001 - the metric's, and not the call's
+            self._measure.failed(error)
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if self._begun is None:
+            return
+        try:
+            self._measure.end(self._begun, error)
+        except Exception as own:  # noqa: BLE001 - the metric's, and not the call's
+            self._measure.failed(own)
+
+
 class Measure:
     """
     What is done where a call or a block begins and ends.
@@ -64,31 +97,18 @@ class Measure:
     """
 
     def __init__(self) -> None:
-        self._open: dict[object, list[float]] = {}
+        self._open: dict[object, list[Span]] = {}
         self._has_failed = False
 
     def begin(self) -> float:
         """Do what is to be done at the beginning; what it returns is handed to `end`."""
-        try:
-            return self._begin()
-        except Exception as error:  # noqa: BLE001 - the metric's, and not the call's
-            self._failed(error)
-            return 0.0
+        return 0.0
 
     def end(self, begun: float, error: BaseException | None) -> None:
         """Do what is to be done at the end; *error* is how it ended, if not well."""
-        try:
-            self._end(begun, error)
-        except Exception as own:  # noqa: BLE001 - the metric's, and not the call's
-            self._failed(own)
 
-    def _begin(self) -> float:
-        return 0.0
-
-    def _end(self, begun: float, error: BaseException | None) -> None:
-        pass
-
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
+        """Tell of an error of the metric's, which is none of the call's; the first one only."""
         if not self._has_failed:
             self._has_failed = True
             log.error("a call could not be measured; no further error is logged", exc_info=error)
@@ -102,90 +122,64 @@ class Measure:
         return cast(F, functools.wraps(function)(self._wrapped(function)))
 
     def __enter__(self) -> Self:
-        begun = self.begin()
-        self._open.setdefault(_current(), []).append(begun)
+        span = Span(self)
+        span.__enter__()
+        self._open.setdefault(_current(), []).append(span)
         return self
 
     def __exit__(
         self,
-        _kind: type[BaseException] | None,
+        kind: type[BaseException] | None,
         error: BaseException | None,
-        _traceback: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         current = _current()
         entered = self._open[current]
-        begun = entered.pop()
+        span = entered.pop()
         if not entered:
             del self._open[current]
-        self.end(begun, error)
+        span.__exit__(kind, error, traceback)
 
     def _wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if _is(inspect.iscoroutinefunction, function) or _is(_is_coroutine_generator, function):
+        if gives_coroutine(function):
             return self._coroutine(function)
-        if _is(inspect.isasyncgenfunction, function):
+        if gives_async_generator(function):
             return self._async_generator(function)
-        if _is(inspect.isgeneratorfunction, function):
+        if gives_generator(function):
             return self._generator(function)
         return self._plain(function)
 
     def _plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        begin, end = self.begin, self.end
-
         def measured(*args: Any, **kwargs: Any) -> Any:
-            begun = begin()
-            try:
-                result = function(*args, **kwargs)
-            except BaseException as error:
-                end(begun, error)
-                raise
-            end(begun, None)
-            return result
+            with Span(self):
+                return function(*args, **kwargs)
 
         return measured
 
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        begin, end = self.begin, self.end
-
         async def measured(*args: Any, **kwargs: Any) -> Any:
-            begun = begin()
-            try:
-                result = await function(*args, **kwargs)
-            except BaseException as error:
-                end(begun, error)
-                raise
-            end(begun, None)
-            return result
+            with Span(self):
+                return await function(*args, **kwargs)
 
         return measured
 
     def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        begin, end = self.begin, self.end
-
         def measured(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            begun = begin()
-            try:
-                result = yield from function(*args, **kwargs)
-            except BaseException as error:
-                end(begun, error)
-                raise
-            end(begun, None)
-            return result
+            with Span(self):
+                return (yield from function(*args, **kwargs))
 
         return measured
 
     def _async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        begin, end = self.begin, self.end
-
         async def measured(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            begun = begin()
-            items = function(*args, **kwargs)
-            step = items.asend(None)
-            try:
+            with Span(self):
+                items = function(*args, **kwargs)
+                step = items.asend(None)
                 while True:
                     try:
                         item = await step
                     except StopAsyncIteration:
-                        break
+                        return
                     try:
                         sent = yield item
                     except GeneratorExit:
@@ -195,10 +189,6 @@ class Measure:
                         step = items.athrow(thrown)
                     else:
                         step = items.asend(sent)
-            except BaseException as error:
-                end(begun, error)
-                raise
-            end(begun, None)
 
         return measured
 
@@ -208,7 +198,7 @@ class _Count(Measure):
         super().__init__()
         self._counter = counter
 
-    def _end(self, _begun: float, _error: BaseException | None) -> None:
+    def end(self, _begun: float, _error: BaseException | None) -> None:
         self._counter.inc()
 
 
@@ -217,11 +207,11 @@ class _InProgress(Measure):
         super().__init__()
         self._gauge = gauge
 
-    def _begin(self) -> float:
+    def begin(self) -> float:
         self._gauge.inc()
         return 0.0
 
-    def _end(self, _begun: float, _error: BaseException | None) -> None:
+    def end(self, _begun: float, _error: BaseException | None) -> None:
         self._gauge.dec()
 
 
@@ -231,10 +221,10 @@ class _Timed(Measure):
         self._metric = metric
         self._clock = clock
 
-    def _begin(self) -> float:
+    def begin(self) -> float:
         return self._clock()
 
-    def _end(self, begun: float, _error: BaseException | None) -> None:
+    def end(self, begun: float, _error: BaseException | None) -> None:
         self._metric.observe(max(0.0, self._clock() - begun))
 
 
@@ -248,7 +238,7 @@ class _CountExceptions(Measure):
         self._by = by
         self._names: set[str] = set()
 
-    def _end(self, _begun: float, error: BaseException | None) -> None:
+    def end(self, _begun: float, error: BaseException | None) -> None:
         if not isinstance(error, self._classes):
             return
         if self._by is None:
@@ -395,16 +385,6 @@ def _named(
                 "name"
             )
         return metric
-
-
-def _is(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
-    """Whether *test* holds for a function, or for what is called where an object is called."""
-    return test(function) or test(getattr(function, "__call__", None))  # noqa: B004
-
-
-def _is_coroutine_generator(function: Any) -> bool:
-    code = getattr(inspect.unwrap(function) if function else None, "__code__", None)
-    return code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
 def _current() -> object:

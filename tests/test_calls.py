@@ -26,11 +26,13 @@ class Probe(Measure):
         self.begun = 0
         self.ends: list[str | None] = []
 
-    def _begin(self) -> float:
+    def begin(self) -> float:
+        """Count."""
         self.begun += 1
         return float(self.begun)
 
-    def _end(self, _begun: float, error: BaseException | None) -> None:
+    def end(self, _begun: float, error: BaseException | None) -> None:
+        """Keep how it ended."""
         self.ends.append(None if error is None else type(error).__name__)
 
 
@@ -541,4 +543,22 @@ def test_a_metric_that_fails_disturbs_nobody(caplog: pytest.LogCaptureFixture) -
 
     with caplog.at_level(logging.ERROR):
         assert [work(), work()] == [1, 1]
+    assert len(caplog.records) == 1
+
+
+def test_what_could_not_begin_does_not_end(caplog: pytest.LogCaptureFixture) -> None:
+    """A gauge that could not be raised is not lowered, so it never says less than nothing."""
+    changes: list[str] = []
+
+    class Broken:
+        def inc(self) -> None:
+            raise OSError("no space left")
+
+        def dec(self) -> None:
+            changes.append("dec")
+
+    measure = aiosvc.in_progress(Broken())  # type: ignore[arg-type]
+    with caplog.at_level(logging.ERROR), measure:
+        assert measure(lambda: 1)() == 1
+    assert changes == []
     assert len(caplog.records) == 1
