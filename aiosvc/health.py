@@ -17,7 +17,6 @@ import asyncio
 import contextvars
 import inspect
 import logging
-import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,6 +28,7 @@ from typing import Any
 from aiosvc.callables import gives_coroutine
 from aiosvc.errors import ConfigError
 from aiosvc.naming import check_name
+from aiosvc.validation import is_number
 
 __all__ = ["Check", "Health", "Phase", "Verdict"]
 
@@ -109,7 +109,7 @@ class Health:
             raise ConfigError(f"check {name!r} is there already; give this one another name")
         if not callable(check):
             raise ConfigError(f"check {name!r}: {check!r} given; expected a function")
-        if not (isinstance(timeout, int | float) and math.isfinite(timeout) and timeout > 0):
+        if not (is_number(timeout) and timeout > 0):
             raise ConfigError(f"check {name!r}: timeout: {timeout!r} given; expected seconds")
         self._checks[name] = _Check(name, check, timeout, self._clock)
 

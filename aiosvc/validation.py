@@ -1,15 +1,16 @@
 """
 What an option's value may be, said in the same words wherever an option is checked.
 
-Rule: each function returns nothing and raises ConfigError with the option's name, what was given and
-what was expected.
+Rule: what refuses a value raises ConfigError with the option's name, what was given and what was
+expected.
 """
 
 import math
+from typing import TypeGuard
 
 from aiosvc.errors import ConfigError, did_you_mean
 
-__all__ = ["one_of", "seconds", "whole", "wrong", "yes_or_no"]
+__all__ = ["is_number", "one_of", "seconds", "whole", "wrong", "yes_or_no"]
 
 
 def wrong(name: str, value: object, expected: str) -> ConfigError:
@@ -17,14 +18,18 @@ def wrong(name: str, value: object, expected: str) -> ConfigError:
     return ConfigError(f"{name}: {value!r} given; expected {expected}")
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Say whether *value* is a finite number, which True and False are not."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -math.inf < value < math.inf
+    )
+
+
 def seconds(name: str, value: object, *, at_least: float, below: float = math.inf) -> None:
     """Refuse what is no finite number of seconds, *at_least* so many and *below* so many."""
-    if (
-        not isinstance(value, int | float)
-        or isinstance(value, bool)
-        or not math.isfinite(value)
-        or not at_least <= value < below
-    ):
+    if not is_number(value) or not at_least <= value < below:
         upper = "or more" if below == math.inf else f"to less than {below:g}"
         raise wrong(name, value, f"seconds, {at_least:g} {upper}")
 

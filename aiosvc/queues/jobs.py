@@ -26,6 +26,7 @@ from aiosvc.queues.attempts import Attempt, JobSeries
 from aiosvc.queues.numbers import DEAD_LETTERS, SHUTDOWN
 from aiosvc.readings import Distribution, Readings
 from aiosvc.series import OTHER
+from aiosvc.validation import whole
 
 __all__ = ["JobTracker", "Workers"]
 
@@ -93,10 +94,8 @@ class JobTracker:
         """
         if isinstance(jobs, str) or not isinstance(jobs, Iterable):
             raise ConfigError(f"jobs: {jobs!r} given; expected names, like ('send_welcome',)")
-        if slots is not None and (
-            not isinstance(slots, int) or isinstance(slots, bool) or slots < 1
-        ):
-            raise ConfigError(f"slots: {slots!r} given; expected a whole number, 1 or more")
+        if slots is not None:
+            whole("slots", slots, at_least=1)
         names = tuple(jobs)
         for job in names:
             if not isinstance(job, str) or not job:

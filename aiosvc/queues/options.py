@@ -5,13 +5,13 @@ Rule: as in `aiosvc.config`, frozen and checked when made; these are no flags, s
 have many pools.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypedDict
 
 from aiosvc.errors import ConfigError
+from aiosvc.validation import is_number, seconds, whole, wrong
 
 __all__ = ["PoolKeywords", "PoolOptions"]
 
@@ -70,31 +70,24 @@ class PoolOptions:
     def __post_init__(self) -> None:
         """Refuse what can't work."""
         for name in ("concurrency", "attempts"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name}: {value!r} given; expected a whole number, 1 or more")
+            whole(name, getattr(self, name), at_least=1)
         for name in ("backoff", "backoff_max", "drain"):
-            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
-                raise ConfigError(f"{name}: {getattr(self, name)!r} given; expected seconds")
-        if self.timeout is not None and (not _is_number(self.timeout) or self.timeout <= 0):
-            raise ConfigError(
-                f"timeout: {self.timeout!r} given; expected seconds, above 0, or None for no limit"
-            )
+            seconds(name, getattr(self, name), at_least=0.0)
+        if self.timeout is not None and not (is_number(self.timeout) and self.timeout > 0):
+            raise wrong("timeout", self.timeout, "seconds, above 0, or None for no limit")
         kinds = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
         if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
-            raise ConfigError(
-                f"retry_on: {self.retry_on!r} given; expected exception classes, like (OSError,)"
-            )
+            raise wrong("retry_on", self.retry_on, "exception classes, like (OSError,)")
         if self.rng is not None and not isinstance(self.rng, Random):
-            raise ConfigError(f"rng: {self.rng!r} given; expected a random.Random")
+            raise wrong("rng", self.rng, "a random.Random")
         self._check_jobs()
 
     def _check_jobs(self) -> None:
         if isinstance(self.jobs, str) or not isinstance(self.jobs, Iterable):
-            raise ConfigError(f"jobs: {self.jobs!r} given; expected names, like ('send_welcome',)")
+            raise wrong("jobs", self.jobs, "names, like ('send_welcome',)")
         object.__setattr__(self, "jobs", tuple(self.jobs))
         if self.job_of is not None and not callable(self.job_of):
-            raise ConfigError(f"job_of: {self.job_of!r} given; expected a function of an item")
+            raise wrong("job_of", self.job_of, "a function of an item")
         if self.job_of is None and len(tuple(self.jobs)) > 1:
             raise ConfigError(
                 f"jobs: {self.jobs!r} given; with more than one, job_of must say which an item is"
@@ -104,7 +97,3 @@ class PoolOptions:
         """Return the seconds to wait before the *attempt*-th one, which is 2 or more."""
         doublings = min(attempt - 2, MAX_DOUBLINGS)
         return rng.uniform(0.0, min(self.backoff_max, self.backoff * 2**doublings))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiosvc.errors import ConfigError
-from aiosvc.validation import seconds, wrong
+from aiosvc.validation import is_number, seconds, wrong
 
 __all__ = ["BURNS", "Burn", "Objective", "check_percent", "parse_objective"]
 
@@ -57,7 +57,7 @@ def parse_objective(text: str) -> Objective:
 
 def check_percent(name: str, value: object) -> None:
     """Refuse a percentage that leaves no budget, or one so large that an alert can't fire."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:  # noqa: PLR2004 - percent
+    if not is_number(value) or not 0 < value < 100:  # noqa: PLR2004 - percent
         raise wrong(
             name,
             value,

@@ -11,7 +11,7 @@ from typing import Final
 
 from aiosvc.naming import is_name
 from aiosvc.rules.objectives import Objective, check_percent, parse_objective
-from aiosvc.validation import one_of, seconds, whole, wrong
+from aiosvc.validation import is_number, one_of, seconds, whole, wrong
 
 __all__ = ["RulesOptions"]
 
@@ -173,7 +173,7 @@ class RulesOptions:
         if self.dashboard_url != "":
             _plain("dashboard_url", self.dashboard_url, "an address, like https://grafana/d/aiosvc")
         scale = self.time_scale
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not LEAST <= scale <= 1:
+        if not is_number(scale) or not LEAST <= scale <= 1:
             raise wrong("time_scale", scale, f"a number, {LEAST:g} to 1")
         one_of("rules_format", self.rules_format, ("prometheus", "kubernetes"))
         if not isinstance(self.rules_name, str) or not NAME.fullmatch(self.rules_name):
