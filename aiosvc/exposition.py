@@ -22,7 +22,6 @@ left to its public functions, after one warning.
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from importlib.metadata import version
 from inspect import signature
 from time import perf_counter
 from typing import Any, Final
@@ -322,6 +321,8 @@ def self_check() -> bool:
 def _is_trusted() -> bool:
     if self_check():
         return True
+    from importlib.metadata import version  # noqa: PLC0415 - a tenth of our import, for nothing
+
     log.warning(
         "the installed prometheus_client (%s) is not as we know it: metrics are served by its own "
         "generate_latest, right but slow; update aiosvc",

@@ -132,6 +132,16 @@ def test_import_is_lean() -> None:
     assert set(out) <= {"aiosvc"} | dependencies | sys.stdlib_module_names
 
 
+def test_import_is_quick() -> None:
+    """What takes long to import, and few ever need, is not imported with the package."""
+    code = (
+        "import sys; import aiohttp.web, prometheus_client, psutil; before = set(sys.modules);"
+        "import aiosvc; print(*(set(sys.modules) - before))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(out.stdout.split()).isdisjoint({"importlib.metadata", "zipfile", "argparse"})
+
+
 @pytest.mark.parametrize(
     "module",
     [
