@@ -12,7 +12,7 @@ __all__ = ["gives_async_generator", "gives_coroutine", "gives_generator"]
 
 
 def gives_coroutine(call: object) -> bool:
-    """Say whether *call* is an async function, or one that `types.coroutine` made of a generator's."""
+    """Say whether *call* is an async function, or what `types.coroutine` made of another one."""
     return _is(inspect.iscoroutinefunction, call) or _is(_is_marked, call)
 
 

@@ -26,9 +26,10 @@ class FromRequest:
     """
     A label whose value is *function* of the request, where that is one of *allowed*.
 
-    *function* gets the request, which is aiohttp's, an ASGI scope or a WSGI environ, and returns a string, or None for an empty label. It is
-    called when the request is finished, and at a scrape for requests in progress, so it must be
-    quick and must not wait. If it raises, the value is `_other` and the error is counted.
+    *function* gets the request, which is aiohttp's, an ASGI scope or a WSGI environ, and returns a
+    string, or None for an empty label. It is called when the request is finished, and at a scrape
+    for requests in progress, so it must be quick and must not wait. If it raises, the value is
+    `_other` and the error is counted.
     """
 
     function: Callable[[Any], str | None]

@@ -2,7 +2,8 @@
 Names and texts that are not aiosvc's own, and what they may be for a scrape to hold them.
 
 Rule: the one place that says what a metric, a label, or a thing such as a queue may be called, and
-that makes a foreign text one that can be sent. Rule: knows no metric of anybody's but the catalogue's names.
+that makes a foreign text one that can be sent. Rule: knows no metric of anybody's but the
+catalogue's names.
 """
 
 import re

@@ -2,8 +2,9 @@
 Serves one application until it is told to stop.
 
 Rule: the address is taken before the application starts, so a port that is not to be had costs
-nobody a half-started service; who connects meanwhile waits in the backlog. Rule: SIGTERM and SIGINT stop it in order: no new connections, running
-requests finish, the application shuts down, exit code 0.
+nobody a half-started service; who connects meanwhile waits in the backlog. Rule: SIGTERM and SIGINT
+stop it in order: no new connections, running requests finish, the application shuts down, exit
+code 0.
 """
 
 import asyncio

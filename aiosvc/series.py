@@ -6,7 +6,8 @@ Rule: knows no framework and no label policy; bytes, seconds and status codes in
 Theory of operation. Counting a request is a few additions in one `RouteSeries`. They are plain
 Python numbers, written by one thread (the adapter's event loop) without a lock and read from any. A
 reader in another thread must not see half of a request's additions: `entered` is raised before them
-and `left` after, so what was copied while the two were equal, and `left` stayed the same, is whole. Counters and histograms are built from these numbers only when somebody scrapes.
+and `left` after, so what was copied while the two were equal, and `left` stayed the same, is whole.
+Counters and histograms are built from these numbers only when somebody scrapes.
 """
 
 import time

@@ -36,8 +36,8 @@ class Page:
     Something that the admin server serves.
 
     *says* is what the landing page says of it; without, it is not listed. *handler* gets requests
-    of *methods* only, None being all. A probe is not *limited* by `rate_limit`: else a crowd could have the service
-    restarted. A *lasting* one stays connected, so a stop does not wait for it.
+    of *methods* only, None being all. A probe is not *limited* by `rate_limit`: else a crowd could
+    have the service restarted. A *lasting* one stays connected, so a stop does not wait for it.
     """
 
     path: str

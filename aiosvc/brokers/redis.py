@@ -64,8 +64,8 @@ class RedisList(RedisQueue):
 
     Items in a list say nothing about their age. Where yours do, *queued_at* takes one, as bytes, and
     returns the Unix time at which it was queued, or None; it is given the item that is taken next,
-    which is at the `tail` unless *oldest* says `head`. What was popped has left
-    the list, so in flight is unknown.
+    which is at the `tail` unless *oldest* says `head`. What was popped has left the list, so in
+    flight is unknown.
     """
 
     backend = "redis_list"
@@ -132,9 +132,8 @@ class RedisStream(RedisQueue):
     How many are ready is the server's `lag` where that is known and true: servers before Redis 7
     don't have it, and it is unknown, or too large, after unread entries were deleted or trimmed.
     Then they are counted, up to *cap*, so a depth of *cap* means that many or more; it brings them
-    over the wire, so give large entries a smaller one. A group whose
-    workers delete what they acknowledge (*deletes*) needs no counting: what is there and is not in
-    flight is ready.
+    over the wire, so give large entries a smaller one. A group whose workers delete what they
+    acknowledge (*deletes*) needs no counting: what is there and is not in flight is ready.
     """
 
     backend = "redis_stream"

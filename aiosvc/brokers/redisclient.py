@@ -4,7 +4,8 @@ Redis, asked in batches: one round trip for each batch, by raw commands.
 Rule: only commands that every version of Redis and of redis-py has in the same form, so that the
 client may be any of redis-py's asynchronous ones, decoding or not, of RESP2 or RESP3, of one server,
 of Sentinel or of a cluster. Rule: replies are never decoded by the client, for what a queue holds may
-be no text, and a client that decodes it fails. Rule: time is the server's, not ours. Rule: nothing here scans keys.
+be no text, and a client that decodes it fails. Rule: time is the server's, not ours. Rule: nothing
+here scans keys.
 
 Theory of operation. What a queue wants to know is a `Plan`: a generator that yields batches of
 commands, gets their replies and returns the state. `together` runs several at once, batch by batch,

@@ -54,10 +54,10 @@ class HttpJson:
     A source that fetches *url* and turns the JSON that it answers into metrics.
 
     *gauges* maps paths in the document to metrics: a name, or a `JsonMetric` for labels and
-    documentation; a name that ends in `_total` is a counter's. *headers*, and *auth*, a user
-    name and password, are sent with each request; *ssl* is as in aiohttp. *timeout* is in seconds, for the whole answer, and should
-    be below the sampler's. An answer of more than *max_bytes* fails, and a metric has at most
-    *max_series* series.
+    documentation; a name that ends in `_total` is a counter's. *headers*, and *auth*, a user name
+    and password, are sent with each request; *ssl* is as in aiohttp. *timeout* is in seconds, for
+    the whole answer, and should be below the sampler's. An answer of more than *max_bytes* fails,
+    and a metric has at most *max_series* series.
 
     Without a *session* of yours, which stays yours, it has one of its own while it is sampled. A
     redirect fails, since credentials must not follow it; only status 200 succeeds; compressed
