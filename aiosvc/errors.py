@@ -3,11 +3,15 @@ What can go wrong by the caller's hand, as one tree.
 
     AiosvcError
     ├── ConfigError (ValueError)        an option, or an app that can't be instrumented as asked
-    ├── ImportStringError (ValueError)  'package.module:attribute' that leads to no application
-    └── BindError (OSError)             an address that can't be listened on
+    ├── ImportStringError (ValueError)  'package.module:attribute' that leads to nothing to run
+    ├── BindError (OSError)             an address that can't be listened on
+    ├── SourceError (OSError)           metrics that `aiosvc check` can't read
+    ├── NotEnqueuedError                a job that its queue did not take in
+    └── PoolClosedError (RuntimeError)  an item for a pool of workers that has begun to stop
 
-Every message says what was given, what was expected and what to do. Each error also is the builtin
-that a caller would catch. Rule: nothing here is raised while requests are served.
+Every message says what was given, what was expected and what to do. An error also is the builtin
+that a caller would catch. Rule: the first three, which are here, are raised before requests are
+served and never while; the others stand beside what raises them.
 """
 
 from collections.abc import Iterable
@@ -17,7 +21,7 @@ __all__ = ["AiosvcError", "BindError", "ConfigError", "ImportStringError", "did_
 
 
 class AiosvcError(Exception):
-    """The base of all errors that aiosvc raises."""
+    """The base of all errors that a caller of aiosvc may see."""
 
 
 class ConfigError(AiosvcError, ValueError):
@@ -25,7 +29,7 @@ class ConfigError(AiosvcError, ValueError):
 
 
 class ImportStringError(AiosvcError, ValueError):
-    """Raised when 'package.module:attribute' does not lead to an aiohttp application."""
+    """Raised when 'package.module:attribute' leads to no application, or to no job queue."""
 
 
 class BindError(AiosvcError, OSError):

@@ -7,14 +7,26 @@ import pytest
 
 import aiosvc
 from aiosvc import errors
+from aiosvc.check import SourceError
 from aiosvc.errors import AiosvcError, BindError, ConfigError, ImportStringError, did_you_mean
+from aiosvc.jobs import NotEnqueuedError
+from aiosvc.queues import PoolClosedError
 
 ALL = [each for name, each in inspect.getmembers(errors, inspect.isclass) if name.endswith("Error")]
+
+#: Those that stand beside what raises them.
+OTHERS = [SourceError, NotEnqueuedError, PoolClosedError]
 
 
 @pytest.mark.parametrize(
     ("error", "builtin"),
-    [(ConfigError, ValueError), (ImportStringError, ValueError), (BindError, OSError)],
+    [
+        (ConfigError, ValueError),
+        (ImportStringError, ValueError),
+        (BindError, OSError),
+        (SourceError, OSError),
+        (PoolClosedError, RuntimeError),
+    ],
 )
 def test_each_error_is_ours_and_a_builtin(
     error: type[AiosvcError], builtin: type[Exception]
@@ -22,6 +34,11 @@ def test_each_error_is_ours_and_a_builtin(
     """Who catches AiosvcError gets all of them, who catches the builtin gets its own."""
     assert issubclass(error, AiosvcError)
     assert issubclass(error, builtin)
+
+
+def is_public(error: type[Exception]) -> bool:
+    """Return whether an error is one of the package's, and not a test's."""
+    return error.__module__.startswith("aiosvc.")
 
 
 @pytest.mark.parametrize("error", ALL)
@@ -37,7 +54,9 @@ def test_tree_in_the_docstring() -> None:
     drawn = re.findall(
         r"^\s+(?:[├└]── )?(\w+Error)(?: \((\w+)\))?", errors.__doc__ or "", re.MULTILINE
     )
-    classes = {each.__name__: {base.__name__ for base in each.__bases__} for each in ALL}
+    classes = {each.__name__: {base.__name__ for base in each.__bases__} for each in ALL + OTHERS}
+    ours = [each.__name__ for each in AiosvcError.__subclasses__() if is_public(each)]
+    assert set(ours) == set(classes) - {"AiosvcError"}
     assert {name for name, _ in drawn} == set(classes)
     for name, builtin in drawn:
         assert not builtin or builtin in classes[name]

@@ -20,7 +20,7 @@ from contextlib import ExitStack, suppress
 from random import Random
 from typing import Any, Final, NamedTuple, Self
 
-from aiosvc.errors import ConfigError
+from aiosvc.errors import AiosvcError, ConfigError
 from aiosvc.queues.attempts import DEAD, ERROR, RETRY, TIMEOUT, Attempt
 from aiosvc.queues.deadletters import DeadLetters
 from aiosvc.queues.intake import Intake
@@ -42,7 +42,7 @@ GRACE: Final = 1.0
 PAUSE: Final = 1.0
 
 
-class PoolClosedError(RuntimeError):
+class PoolClosedError(AiosvcError, RuntimeError):
     """Raised by `put` and `put_nowait` of a pool that is stopping or has stopped."""
 
 
