@@ -32,6 +32,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from aiosvc.callables import gives_async_generator, gives_coroutine, gives_generator
 from aiosvc.clientmetrics import missing_labels
 from aiosvc.errors import ConfigError
+from aiosvc.series import OTHER
 
 __all__ = ["Measure", "Observes", "count", "count_exceptions", "in_progress", "timed"]
 
@@ -39,7 +40,6 @@ log = logging.getLogger("aiosvc")
 
 #: Classes of exceptions that one measure tells apart; further ones count as `_other`.
 MAX_CLASSES: Final = 50
-OTHER: Final = "_other"
 
 F = TypeVar("F")
 

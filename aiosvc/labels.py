@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from aiosvc.errors import ConfigError
 from aiosvc.naming import is_label
+from aiosvc.series import OTHER
 
 __all__ = ["FromRequest", "FromResponseHeader", "LabelPolicy", "LabelSource", "check_labels"]
 
-OTHER: Final = "_other"
 TAKEN: Final = frozenset(
     {"method", "endpoint", "status", "reason", "le", "quantile", "job", "instance"}
     | {"http_request_method", "http_route", "http_response_status_code", "url_scheme", "error_type"}

@@ -27,6 +27,7 @@ from aiosvc.naming import check_metric, clean
 from aiosvc.readings import Labels, Readings
 from aiosvc.sampling.families import STEP, checked
 from aiosvc.sampling.options import SourceOptions
+from aiosvc.series import OTHER
 
 __all__ = ["Collector", "Conversion", "Sampled", "reader"]
 
@@ -38,8 +39,6 @@ Sampled = SupportsFloat | Mapping[Any, SupportsFloat | None] | Iterable[Metric]
 
 #: Characters of what a source returned that an error shows.
 SHOWN = 80
-
-OTHER = "_other"
 
 
 class Collector(Protocol):

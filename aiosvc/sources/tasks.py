@@ -29,8 +29,9 @@ from weakref import ref
 
 from aiosvc import catalogue
 from aiosvc.readings import Readings
+from aiosvc.series import OTHER
 
-__all__ = ["OTHER", "TaskGroups", "TaskSource"]
+__all__ = ["TaskGroups", "TaskSource"]
 
 Task = asyncio.Task[Any]
 
@@ -45,9 +46,6 @@ PER_SECOND = 2000
 
 #: Where asyncio has references to all tasks: before Python 3.12, and since.
 SETS = ("_all_tasks", "_scheduled_tasks")
-
-#: The group of tasks that no pattern matches.
-OTHER = "_other"
 
 #: How the path of our own code begins, but for the demo, which is a service like any other.
 PACKAGE = Path(__file__).parent.parent

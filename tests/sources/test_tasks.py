@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry
 import aiosvc
 from aiosvc import catalogue
 from aiosvc.sampling import Sampler
+from aiosvc.series import OTHER
 from aiosvc.sources import tasks as tasks_module
-from aiosvc.sources.tasks import BATCH, OTHER, PER_SECOND, TaskGroups, TaskSource
+from aiosvc.sources.tasks import BATCH, PER_SECOND, TaskGroups, TaskSource
 
 
 class Clock:
