@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from aiosvc.admin import AdminBeside, AdminOptions, livez, readyz
-from aiosvc.config import Options, Settings, make
+from aiosvc.config import Options, Settings, settings_of
 from aiosvc.endpoint import OWN_HANDLER, metrics_handler
 from aiosvc.errors import ConfigError
 from aiosvc.exemplars import current_trace_id
@@ -66,10 +66,7 @@ def setup(
     known: Observer | None = getattr(app, OBSERVER, None)
     if known is not None:
         return known
-    if settings is None:
-        settings = make(Settings, options)
-    elif options:
-        raise ConfigError(f"setup: settings and {', '.join(options)} given; give one or the other")
+    settings = settings_of(settings, options)
     admin = AdminOptions() if admin is None else admin
     _refuse_late(app)
     if settings.path is not None:

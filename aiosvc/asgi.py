@@ -31,7 +31,7 @@ from aiosvc.asgiexchange import (
     Send,
     SocketExchange,
 )
-from aiosvc.config import Options, Settings
+from aiosvc.config import Options, Settings, settings_of
 from aiosvc.errors import AiosvcError, ConfigError
 from aiosvc.exchange import Exchanges
 from aiosvc.frameworks import EXCHANGE
@@ -41,7 +41,6 @@ from aiosvc.gateway import (
     known_observer,
     refuse_own_route,
     remember,
-    settings_of,
 )
 from aiosvc.health import Health
 from aiosvc.own import OwnEndpoints

@@ -6,7 +6,6 @@ names the option, what was given and what is expected.
 """
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -16,12 +15,11 @@ from aiosvc import validation
 from aiosvc.catalogue import DURATION_BUCKETS, LIFETIME_BUCKETS
 from aiosvc.errors import ConfigError, did_you_mean
 from aiosvc.labels import LabelSource, check_labels
+from aiosvc.naming import is_name
 
-__all__ = ["Options", "ServeOptions", "Settings", "make"]
+__all__ = ["Options", "ServeOptions", "Settings", "make", "settings_of"]
 
 T = TypeVar("T")
-
-GROUP = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9_.-]*")
 
 
 class Options(TypedDict, total=False):
@@ -266,6 +264,15 @@ def make(kind: type[T], options: Mapping[str, Any]) -> T:
     return kind(**options)
 
 
+def settings_of(settings: Settings | None, options: Mapping[str, Any]) -> Settings:
+    """Return the settings, given as such or one by one; raises ConfigError for both."""
+    if settings is None:
+        return make(Settings, options)
+    if options:
+        raise ConfigError(f"setup: settings and {', '.join(options)} given; give one or the other")
+    return settings
+
+
 def _path(name: str, value: object) -> None:
     if (
         not isinstance(value, str)
@@ -293,7 +300,7 @@ def _groups(name: str, value: object) -> Mapping[str, str]:
             "{'consumers': 'consume_*|drain'}"
         )
     for group, patterns in value.items():
-        if not isinstance(group, str) or not GROUP.fullmatch(group):
+        if not is_name(group) or group.startswith("_"):
             raise ConfigError(
                 f"{name}: group {group!r} given; expected letters, digits, '_', '-' and '.', and "
                 "no '_' first"

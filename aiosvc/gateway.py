@@ -4,16 +4,14 @@ What `setup` for ASGI and for WSGI have in common: what is refused, and who is k
 Rule: says what is wrong with an application or its options; measures nothing.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from aiosvc.config import Settings, make
 from aiosvc.errors import ConfigError
 from aiosvc.frameworks import route_paths
 from aiosvc.service import Observer
 
-__all__ = ["LAYERS", "OBSERVER", "known_observer", "refuse_own_route", "remember", "settings_of"]
+__all__ = ["LAYERS", "OBSERVER", "known_observer", "refuse_own_route", "remember"]
 
 #: The attribute in which an application, or the layer in it that measures, keeps its observer.
 OBSERVER: Final = "_aiosvc_observer"
@@ -40,15 +38,6 @@ def remember(app: Any, observer: Observer) -> None:
     """Have `known_observer` find *observer*, as long as the application is there."""
     with suppress(AttributeError, TypeError):  # one that has no place for it
         setattr(app, OBSERVER, observer)
-
-
-def settings_of(settings: Settings | None, options: Mapping[str, Any]) -> Settings:
-    """Return the settings, given as such or one by one; raises ConfigError for both."""
-    if settings is None:
-        return make(Settings, options)
-    if options:
-        raise ConfigError(f"setup: settings and {', '.join(options)} given; give one or the other")
-    return settings
 
 
 def refuse_own_route(app: Any, path: str | None) -> None:

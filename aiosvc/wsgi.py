@@ -30,11 +30,11 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from aiosvc import frameworks
 from aiosvc.admin import AdminBeside, AdminOptions
 from aiosvc.background import BackgroundLoop
-from aiosvc.config import Options, Settings
+from aiosvc.config import Options, Settings, settings_of
 from aiosvc.errors import BindError, ConfigError
 from aiosvc.exchange import Exchange, Exchanges
 from aiosvc.frameworks import EXCHANGE
-from aiosvc.gateway import OBSERVER, known_observer, refuse_own_route, remember, settings_of
+from aiosvc.gateway import OBSERVER, known_observer, refuse_own_route, remember
 from aiosvc.health import Health
 from aiosvc.own import OwnEndpoints
 from aiosvc.readings import Labels
