@@ -9,6 +9,7 @@ the work.
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -45,6 +46,10 @@ KINDS = (
 )
 
 
+#: What a shell says of a command that was ended because nobody reads it any more, by SIGPIPE.
+UNREAD = 141
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in *argv* (the process's own by default) and return its exit code."""
     parser = _parser()
@@ -62,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except _UnreadError:
+        # What Python still has of it goes nowhere, or it would complain when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     return result
 
 
@@ -199,24 +208,24 @@ def _worker(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     [options] = read_options(arguments, (CheckOptions,), KINDS)
-    return check(arguments.source, options)
+    return check(arguments.source, options, _print)
 
 
 def _rules(arguments: argparse.Namespace) -> int:
     options, settings = read_options(arguments, (RulesOptions, Settings), KINDS)
-    print(render(options, settings), end="")
+    _print(render(options, settings), end="")
     return 0
 
 
 def _metrics(arguments: argparse.Namespace) -> int:
-    print(as_markdown() if arguments.markdown else as_text(), end="")
+    _print(as_markdown() if arguments.markdown else as_text(), end="")
     return 0
 
 
 def _dashboards(arguments: argparse.Namespace) -> int:
     options, settings = read_options(arguments, (DashboardOptions, Settings), KINDS)
     for path in write_dashboards(options, settings.preset):
-        print(path)
+        _print(str(path))
     return 0
 
 
@@ -239,4 +248,15 @@ def _serve(
 
 
 def _say(line: str) -> None:
-    print(f"aiosvc: {line}  (Ctrl-C stops it)", flush=True)
+    _print(f"aiosvc: {line}  (Ctrl-C stops it)")
+
+
+def _print(text: str, end: str = "\n") -> None:
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        raise _UnreadError from None
+
+
+class _UnreadError(Exception):
+    """Raised where nobody reads what is printed any more, as `head` does not."""

@@ -4,9 +4,12 @@ import asyncio
 import dataclasses
 import errno
 import json
+import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -382,6 +385,25 @@ def test_error_in_the_users_module(
     assert "Traceback" in ended.stderr
     assert 'broken.py", line 1' in ended.stderr
     assert error in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["metrics", "rules"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_nobody_reads_it_to_the_end(tmp_path: Path, command: str, unbuffered: str) -> None:
+    """Where what reads the output ends early, as `head` does, the command does so without a word."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as unread:
+        ended = subprocess.run(
+            [sys.executable, "-m", "aiosvc", command],
+            stdout=unread,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    assert ended.stderr == b""
+    assert ended.returncode == 141
 
 
 def test_version(tmp_path: Path) -> None:
