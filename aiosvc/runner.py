@@ -7,10 +7,8 @@ stop it in order: no new connections, running requests finish, the application s
 code 0.
 """
 
-import asyncio
 import errno
 import logging
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -18,6 +16,7 @@ from aiohttp import web
 
 from aiosvc.config import ServeOptions
 from aiosvc.errors import BindError
+from aiosvc.signals import told_to_stop
 
 __all__ = ["bind", "serve", "url_of"]
 
@@ -78,26 +77,21 @@ async def serve(
 
     *started* is awaited with the first socket's URL once requests are answered.
     """
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for name in ("SIGTERM", "SIGINT"):
-        try:
-            loop.add_signal_handler(getattr(signal, name), stop.set)
-        except NotImplementedError:  # Windows: Ctrl-C raises KeyboardInterrupt there
-            break
     runner = web.AppRunner(app, access_log=access_log, shutdown_timeout=options.shutdown_timeout)
-    try:
-        await runner.setup()
-        for sock in sockets:
-            await web.SockSite(runner, sock, backlog=BACKLOG).start()
-        if started is not None:
-            await started(url_of(sockets[0]))
-        await stop.wait()
-        log.info("stopping: no new connections, running requests finish")
-    finally:
-        await runner.cleanup()
-        for sock in sockets:
-            sock.close()
+    # Also while it cleans up: a second signal is not to cut that short.
+    with told_to_stop() as stop:
+        try:
+            await runner.setup()
+            for sock in sockets:
+                await web.SockSite(runner, sock, backlog=BACKLOG).start()
+            if started is not None:
+                await started(url_of(sockets[0]))
+            await stop.wait()
+            log.info("stopping: no new connections, running requests finish")
+        finally:
+            await runner.cleanup()
+            for sock in sockets:
+                sock.close()
 
 
 def _why(error: OSError, host: str, port: int) -> str:

@@ -2,15 +2,13 @@
 Runs the workers of a job queue in a process of their own, until it is told to stop.
 
 Rule: SIGTERM and SIGINT stop it in order: nothing more is taken, jobs end, what does not end in time
-goes back to the broker, exit code 0; the handlers that were there before are there afterwards.
+goes back to the broker, exit code 0.
 """
 
 import asyncio
 import inspect
 import logging
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -22,6 +20,7 @@ from aiosvc.errors import ConfigError, ImportStringError
 from aiosvc.health import Health
 from aiosvc.jobs import JobQueue
 from aiosvc.service import Observer
+from aiosvc.signals import told_to_stop
 
 __all__ = ["make_queue", "work"]
 
@@ -74,7 +73,7 @@ async def work(
     if admin.admin_port is None:
         log.warning("nobody can see how the workers are doing; give --admin-port to serve metrics")
     try:
-        with _told_to_stop() as stop:
+        with told_to_stop() as stop:
             await queue.start()
             await observer.start()
             observer.health.watch_loop(asyncio.get_running_loop())
@@ -90,24 +89,3 @@ async def work(
             await observer.stop()
     finally:
         await asyncio.to_thread(beside.stop)
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[asyncio.Event]:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    before: dict[signal.Signals, Any] = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        handler = signal.getsignal(number)
-        try:
-            loop.add_signal_handler(number, stop.set)
-        except (NotImplementedError, RuntimeError):  # Windows; or not the main thread
-            break
-        before[number] = handler
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            if handler is not None:
-                signal.signal(number, handler)

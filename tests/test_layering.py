@@ -25,6 +25,7 @@ RANKS = [
         "series",
         "codings",
         "seriescount",
+        "signals",
         "sketch",
         "exposed",
     },
