@@ -9,7 +9,7 @@ the broker, where it can be counted and where another worker can have it.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -20,6 +20,7 @@ from aiosvc.jobs.ledger import Ledger
 from aiosvc.jobs.message import Message
 from aiosvc.queues.attempts import DEAD, RETRY
 from aiosvc.queues.options import PoolOptions
+from aiosvc.queues.timelimit import is_cancelled, within
 
 __all__ = ["Distributed"]
 
@@ -190,9 +191,9 @@ class Distributed:
             limit = asyncio.timeout(self._options.timeout)
             with self._ledger.attempt(job.name) as attempt:
                 try:
-                    await _within(limit, job(*args, **kwargs))
+                    await within(limit, job(*args, **kwargs))
                 except (Exception, asyncio.CancelledError) as error:
-                    if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                    if isinstance(error, asyncio.CancelledError) and is_cancelled():
                         raise
                     again = isinstance(error, (self._options.retry_on, asyncio.CancelledError))
                     is_last = number == self._options.attempts or not again
@@ -268,16 +269,3 @@ async def give_back(delivery: Delivery) -> None:
 def dead(reason: str) -> Settling:
     """Return what settles a message whose job is given up on."""
     return lambda delivery: delivery.dead(reason)
-
-
-async def _within(limit: asyncio.Timeout, work: Awaitable[object]) -> None:
-    async with limit:
-        await work
-    if limit.expired():  # it caught its cancellation
-        raise TimeoutError
-
-
-def _is_cancelled() -> bool:
-    """Return whether it is this task that was cancelled, and not something that the job awaited."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

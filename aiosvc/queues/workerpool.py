@@ -29,6 +29,7 @@ from aiosvc.queues.numbers import DEAD_LETTERS, SHUTDOWN
 from aiosvc.queues.options import PoolOptions
 from aiosvc.queues.putget import instruments_of
 from aiosvc.queues.retries import Retries
+from aiosvc.queues.timelimit import is_cancelled, within
 
 __all__ = ["Drained", "PoolClosedError", "WorkerPool"]
 
@@ -232,7 +233,7 @@ class WorkerPool:
                 self._finished += not retried
             except asyncio.CancelledError:
                 # By itself a handler may cancel what it likes; the worker goes on.
-                if _is_cancelled():
+                if is_cancelled():
                     self._left.append(item)
                     raise
                 self._finished += 1
@@ -250,9 +251,7 @@ class WorkerPool:
         limit = asyncio.timeout(self.options.timeout)
         with self._tracker.attempt(self._job_of(item)) as attempt:
             try:
-                async with limit:
-                    await self._handle(item)
-                _refuse_late(limit)
+                await within(limit, self._handle(item))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the handler's
                 expired = isinstance(error, TimeoutError) and limit.expired()
                 return await self._fail(item, number, attempt, error, expired=expired)
@@ -323,16 +322,6 @@ class WorkerPool:
 
     def _task(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         return asyncio.get_running_loop().create_task(work, name=name)
-
-
-def _refuse_late(limit: asyncio.Timeout) -> None:
-    if limit.expired():  # the handler has caught its own cancellation
-        raise TimeoutError
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 def _only_job(handler: Any, name: str, jobs: tuple[str, ...]) -> str:
