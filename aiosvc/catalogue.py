@@ -8,7 +8,16 @@ the row. Rule: rows are plain data, this module imports nothing of aiosvc.
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CATALOGUE", "DURATION_BUCKETS", "MetricSpec"]
+__all__ = [
+    "CATALOGUE",
+    "DURATION_BUCKETS",
+    "LIFETIME_BUCKETS",
+    "PAUSE_BUCKETS",
+    "PROCESSING_BUCKETS",
+    "SIZE_BUCKETS",
+    "WAIT_BUCKETS",
+    "MetricSpec",
+]
 
 Kind = Literal["counter", "gauge", "histogram", "summary"]
 Merge = Literal["sum", "max", "min", "first"]

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from prometheus_client import Metric
 from prometheus_client.samples import Exemplar, Sample
 
-from aiosvc.catalogue import LABEL_OVERFLOW as OVERFLOW
+from aiosvc import catalogue
 from aiosvc.catalogue import MetricSpec
 
 __all__ = [
@@ -116,10 +116,11 @@ class Readings:
 
         What a source left out is counted where everything that is left out is.
         """
-        if family.name == OVERFLOW.name.removesuffix("_total"):
+        overflow = catalogue.LABEL_OVERFLOW
+        if family.name == overflow.name.removesuffix("_total"):
             for sample in family.samples:
-                labels = tuple(sample.labels.get(name, "") for name in OVERFLOW.labels)
-                self.number(OVERFLOW, sample.value, labels)
+                labels = tuple(sample.labels.get(name, "") for name in overflow.labels)
+                self.number(overflow, sample.value, labels)
             return
         first = self.families.get(family.name)
         new = family.samples

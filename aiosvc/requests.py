@@ -26,7 +26,15 @@ from aiosvc.series import (
     SocketSeries,
 )
 
-__all__ = ["METHODS", "UNMATCHED", "InFlight", "RequestMetrics", "is_excluded"]
+__all__ = [
+    "CLASSIC_FAMILIES",
+    "METHODS",
+    "OTEL_FAMILIES",
+    "UNMATCHED",
+    "InFlight",
+    "RequestMetrics",
+    "is_excluded",
+]
 
 log = logging.getLogger("aiosvc")
 

@@ -26,7 +26,7 @@ from aiosvc.brokers.state import QueueState
 from aiosvc.errors import ConfigError, did_you_mean
 from aiosvc.sources.pools import pool_of
 
-__all__ = ["SqlQueue", "literal", "table"]
+__all__ = ["LIMIT", "SqlQueue", "literal", "table"]
 
 FIELDS: Final = tuple(field.name for field in fields(QueueState))
 

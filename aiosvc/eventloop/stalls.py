@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from aiosvc.eventloop.stacks import Place, Sighting
 
-__all__ = ["Stall", "Stalls"]
+__all__ = ["KEPT", "Stall", "Stalls"]
 
 log = logging.getLogger("aiosvc.eventloop")
 

@@ -11,7 +11,7 @@ import time
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
 
-__all__ = ["Message"]
+__all__ = ["SENT", "Message"]
 
 #: The label that says when the message was sent, in Unix time.
 SENT: Final = "aiosvc_sent"

@@ -23,6 +23,7 @@ __all__ = [
     "Attempt",
     "JobSeries",
     "Ledger",
+    "outcome_of",
 ]
 
 OK: Final = "ok"

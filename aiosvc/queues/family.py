@@ -26,7 +26,7 @@ from aiosvc.queues.state import Probe, QueueState, report_state
 from aiosvc.queues.workerpool import WorkerPool
 from aiosvc.readings import Readings, Reporter
 
-__all__ = ["Queues"]
+__all__ = ["Queues", "check_name"]
 
 Q = TypeVar("Q")
 

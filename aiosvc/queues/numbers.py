@@ -19,6 +19,7 @@ __all__ = [
     "DEAD_LETTERS",
     "DISCARDED",
     "DROPPED",
+    "ERROR",
     "FULL",
     "REJECTED",
     "SHUTDOWN",
