@@ -231,7 +231,9 @@ class JobQueue:
 
     def _add(self, function: Callable[P, Awaitable[object]], name: str | None) -> Job[P]:
         name = name or getattr(function, "__name__", "")
-        if not name or name in self._jobs:
+        if not name:
+            raise ConfigError(f"job: {function!r} has no name; give it one with name='send'")
+        if name in self._jobs:
             raise ConfigError(
                 f"job {name!r}: the queue has one of that name; give this one another"
             )
