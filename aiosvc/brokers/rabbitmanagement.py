@@ -24,6 +24,7 @@ from yarl import URL
 
 from aiosvc.brokers.clients import scheme_of
 from aiosvc.brokers.state import QueueState
+from aiosvc.naming import one_line
 
 __all__ = ["RabbitMQManagement"]
 
@@ -37,9 +38,6 @@ COLUMNS: Final = (
 
 #: What there is none of where there is no queue.
 EMPTY: Final = ("messages_ready", "messages_unacknowledged", "messages", "consumers")
-
-#: Characters of an error of the connection that are repeated.
-SHOWN: Final = 200
 
 #: Stands for an answer that is no JSON object.
 NOTHING: Final[dict[str, Any]] = {}
@@ -153,8 +151,9 @@ class RabbitMQManagement:
             async with session.get(url, headers=self._headers, allow_redirects=False) as response:
                 body = await _read(response)
         except (aiohttp.ClientError, OSError) as error:
-            said = " ".join(str(error).split())[:SHOWN]
-            raise ConnectionError(f"{self._base}: {type(error).__name__}: {said}") from error
+            raise ConnectionError(
+                f"{self._base}: {type(error).__name__}: {one_line(error)}"
+            ) from error
         try:
             found = json.loads(body)
         except ValueError:

@@ -25,9 +25,9 @@ def render(options: RulesOptions, settings: Settings) -> str:
     """
     content = {"groups": [group_mapping(each, options) for each in groups(options, settings)]}
     if options.rules_format == "kubernetes":
-        metadata = {"name": options.rules_name}
+        metadata: dict[str, Any] = {"name": options.rules_name}
         if options.kubernetes_labels:
-            metadata["labels"] = dict(options.kubernetes_labels)  # type: ignore[assignment]
+            metadata["labels"] = dict(options.kubernetes_labels)
         return yaml_text(
             {
                 "apiVersion": "monitoring.coreos.com/v1",
