@@ -2,6 +2,7 @@
 
 import subprocess
 from contextlib import suppress
+from time import process_time
 
 import pytest
 from expositions import created_series, rendered, sample_registry
@@ -134,6 +135,9 @@ def test_the_line_is_named() -> None:
 )
 def test_a_hostile_line_is_read_in_linear_time(line: str) -> None:
     """No line makes reading take much longer than its length: each of these is done at once."""
+    begun = process_time()
     for text in (f"{line}\n", f"{line}\n# EOF\n"):
         with suppress(UnreadableError):
             read_families(text)
+    # Some hundredths of a second of CPU; with the square of their length it would be minutes.
+    assert process_time() - begun < 5

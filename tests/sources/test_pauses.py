@@ -200,8 +200,11 @@ def test_somebody_clears_the_callbacks(pauses: Pauses) -> None:
     reporter = PauseReporter(pauses)
     reporter.start()
     gc.callbacks.clear()
-    reporter.stop()
-    gc.callbacks.extend(before)
+    try:
+        assert reporter.stop()
+        assert pauses.note not in gc.callbacks
+    finally:
+        gc.callbacks.extend(before)
 
 
 def test_a_real_collection_is_seen() -> None:
