@@ -11,9 +11,8 @@ __all__ = ["Stat", "boot_time", "parse_stat"]
 
 
 class Stat(NamedTuple):
-    """The fields of /proc/PID/stat that are used: ticks, threads, bytes and pages."""
+    """The fields of /proc/PID/stat that are used: threads, ticks, bytes and pages."""
 
-    cpu_ticks: int
     threads: int
     start_ticks: int
     virtual_bytes: int
@@ -31,10 +30,7 @@ def parse_stat(text: bytes) -> Stat:
     fields = rest.split()
     if not closed or len(fields) < 22:  # noqa: PLR2004 - the place of the last field that is used
         raise ValueError(f"/proc/PID/stat: {text[:80]!r} is not in the format of proc_pid_stat(5)")
-    utime, stime, threads, start, virtual, resident = (
-        int(fields[place]) for place in (11, 12, 17, 19, 20, 21)
-    )
-    return Stat(utime + stime, threads, start, virtual, resident)
+    return Stat(*(int(fields[place]) for place in (17, 19, 20, 21)))
 
 
 def boot_time(text: bytes) -> int:

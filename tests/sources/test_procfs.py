@@ -11,7 +11,6 @@ STAT = (
     b"130924544 11520 18446744073709551615 1 1 0 0 0 0 0 16781312 17642 0 0 0 17 1 0 0 0 0 0\n"
 )
 EXPECTED = Stat(
-    cpu_ticks=154,
     threads=7,
     start_ticks=123456,
     virtual_bytes=130924544,
