@@ -29,11 +29,12 @@ from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 from aiosvc import sketch
-from aiosvc.calls import Measure, timed
+from aiosvc.calls import timed
 from aiosvc.errors import ConfigError
 from aiosvc.families import Layout, Row
 from aiosvc.seriestext import number
 from aiosvc.sketch import WindowSketch
+from aiosvc.spans import Measure
 from aiosvc.validation import seconds, whole
 
 __all__ = ["Summary", "SummarySeries"]

@@ -38,7 +38,7 @@ RANKS = [
         "lint",
         "naming",
     },
-    {"health", "labels"},
+    {"health", "labels", "spans"},
     {"config", "readings", "families", "blocks", "check"},
     {"clientmetrics", "foreign"},
     {"ownership"},
