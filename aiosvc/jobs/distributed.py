@@ -64,11 +64,6 @@ class Distributed:
         self._tasks: list[asyncio.Task[None]] = []
         self._is_down = False
 
-    @property
-    def in_hand(self) -> int:
-        """How many jobs are run or waiting to be tried again, in this process."""
-        return len(self._running)
-
     async def start(self, *, workers: bool) -> None:
         """Connect; with *workers*, begin to run jobs."""
         await self.backend.start(worker=workers)
