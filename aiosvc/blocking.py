@@ -5,6 +5,7 @@ Rule: a function that hangs costs its own thread and nothing else; the process c
 """
 
 import asyncio
+import os
 import queue
 import threading
 import time
@@ -35,6 +36,8 @@ class InThread:
         self._calls: queue.SimpleQueue[Call | None] | None = None
         self._thread: threading.Thread | None = None
         self._inside = False
+        #: The process that the thread is in.
+        self._pid = os.getpid()
 
     def read(self) -> asyncio.Future[Any]:
         """
@@ -72,11 +75,14 @@ class InThread:
             target=self._serve, args=(calls,), name=f"aiosvc source {self._name}", daemon=True
         )
         thread.start()
-        self._calls, self._thread = calls, thread
+        self._calls, self._thread, self._pid = calls, thread, os.getpid()
         return calls
 
     def abandon(self) -> None:
-        """Forget a thread that a fork has left in another process."""
+        """Forget a thread that a fork has left in another process, with what it was in."""
+        if self._pid != os.getpid():
+            self._deciding = threading.Lock()
+            self._inside = False
         self._calls = self._thread = None
 
     def _serve(self, calls: "queue.SimpleQueue[Call | None]") -> None:

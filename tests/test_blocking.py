@@ -1,6 +1,7 @@
 """Blocking functions in threads of their own."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -132,3 +133,47 @@ async def test_many_that_hang_end_as_one() -> None:
     assert time.thread_time() - begun < 1.0
     go.set()
     await asyncio.gather(*answers)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("held", [True, False])
+def test_a_fork_in_the_midst_of_a_call(held: bool) -> None:
+    """A child calls the function in a thread of its own, whatever the parent's was in."""
+    go = threading.Event()
+    inside = threading.Event()
+
+    def read() -> int:
+        inside.set()
+        go.wait(10)
+        return os.getpid()
+
+    thread = InThread("fork", read)
+
+    async def begin() -> None:
+        thread.read().cancel()
+
+    async def again() -> int:
+        async with asyncio.timeout(5):
+            found: int = await thread.read()
+            return found
+
+    asyncio.run(begin())
+    assert inside.wait(10)
+    if held:
+        thread._deciding.acquire()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            thread.abandon()
+            go.set()
+            status = int(asyncio.run(again()) != os.getpid())
+        finally:
+            os._exit(status)
+    if held:
+        thread._deciding.release()
+    go.set()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    end([thread])
