@@ -65,6 +65,8 @@ class ProcessSource:
         self._limit = limit or MemoryLimit()
         # A reading in its thread may still be going on when the service stops.
         self._reading = threading.Lock()
+        #: The process in which that may be held.
+        self._pid = os.getpid()
 
     def read(self) -> Readings:
         """Return what the operating system says now."""
@@ -84,6 +86,9 @@ class ProcessSource:
 
     def close(self) -> None:
         """Let go of what is held between two readings; the next one takes it again."""
+        if self._pid != os.getpid():
+            # A reading that a fork has left in another process ends nowhere.
+            self._pid, self._reading = os.getpid(), threading.Lock()
         # A reading that hangs keeps what it uses; the event loop does not wait for it.
         if self._reading.acquire(blocking=False):
             try:

@@ -141,3 +141,24 @@ def test_with_proc_it_is_read_directly() -> None:
     source = ProcessSource()
     assert not isinstance(source._reader, PortableProcess)
     source.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_in_the_midst_of_a_reading() -> None:
+    """A child that has closed the source reads by itself, whatever its parent was reading."""
+    source = ProcessSource(reader=Reader(FACTS))
+    with source._reading:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                source.close()
+                reading = threading.Thread(target=source.read, daemon=True)
+                reading.start()
+                reading.join(5)
+                status = int(reading.is_alive())
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
