@@ -5,8 +5,9 @@ Rule: knows no server. Rule: nothing that a scraper sends makes this fail, and n
 costs the service more than a bounded share: of the event loop (slices), of memory (a bounded number
 of scrapes, a bounded lead over the reader) and of time (a deadline).
 
-Theory of operation. Scrapes of the same format, coding and names that overlap share one `Gathering`:
-one task renders, compresses and keeps the chunks, and each scraper reads them at its own pace. The
+Theory of operation. Scrapes of the same format, coding, names and time that overlap share one
+`Gathering`: one task renders, compresses and keeps the chunks, and each scraper reads them at its own
+pace. Those with other deadlines don't: how long collectors are waited for depends on it. The
 rendering waits for the fastest of its readers; chunks that every reader has had are dropped, and from
 then on nobody can join. Large pieces are compressed in a thread, since that lets the loop go.
 """
@@ -50,7 +51,8 @@ PAUSE: Final = 0.0005
 #: Seconds of a scraper's own timeout that are left for the way back.
 MARGIN: Final = 0.5
 
-Key = tuple[Format, str, frozenset[str] | None]
+#: Format, coding, names, and the seconds that it may take.
+Key = tuple[Format, str, frozenset[str] | None, float]
 
 
 @dataclass(slots=True)
@@ -110,8 +112,9 @@ class Scraper:
             return self._refuse(503, text, {"Retry-After": "1"})
         form = negotiate(accept)
         coding = content_coding(headers.get("Accept-Encoding", ""), available())
-        key = form, coding, frozenset(names) if names else None
-        deadline = perf_counter() + self._limit(headers)
+        limit = self._limit(headers)
+        key = form, coding, frozenset(names) if names else None, limit
+        deadline = perf_counter() + limit
         gathering = self._gatherings.get(key)
         if gathering is None or not gathering.joinable:
             gathering = self._gatherings[key] = _Gathering(self._chunks(key, deadline))
@@ -119,15 +122,19 @@ class Scraper:
         reader = gathering.reader(deadline)
         self._numbers.in_progress += 1
         begun = perf_counter()
+        first: bytes | None = None
         try:
             first = await anext(reader, b"")
-        except Exception as error:
-            self._finished(begun, None)
-            await reader.aclose()
-            if isinstance(error, TimeoutError):
-                return self._refuse(503, "the scrape was not ready before its deadline")
+        except TimeoutError:
+            return self._refuse(503, "the scrape was not ready before its deadline")
+        except Exception:
             log.exception("a scrape failed")
             return self._refuse(500, "the scrape failed; the log says why")
+        finally:
+            # Also where the scraper left, and its handler was cancelled.
+            if first is None:
+                self._finished(begun, None)
+                await reader.aclose()
         body = self._body(first, reader, begun)
         return Answer(200, _head(form, coding), body, max(0.0, deadline - perf_counter()))
 
@@ -203,7 +210,7 @@ class Scraper:
         return min(limit, wanted - MARGIN if wanted > 2 * MARGIN else wanted / 2)
 
     async def _chunks(self, key: Key, deadline: float) -> AsyncGenerator[bytes, None]:
-        form, coding, names = key
+        form, coding, names, _ = key
         packed = None if coding == "identity" else compressor(coding)
         waiting: list[bytes] = []
         pending = 0
@@ -324,6 +331,7 @@ class _Gathering:
 
     def cancel(self) -> None:
         """Stop rendering; readers fail."""
+        self.joinable = False
         if self._task is not None:
             self._task.cancel()
 
@@ -349,8 +357,8 @@ class _Gathering:
                     return
         finally:
             del self._places[name]
-            if not self._places and self._task is not None:
-                self._task.cancel()
+            if not self._places:
+                self.cancel()
 
     @property
     def _end(self) -> int:

@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Metric, generate_lates
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import aiosvc
+from aiosvc.config import Settings
+from aiosvc.scrape import Answer, Scraper
 
 Client = TestClient[web.Request, web.Application]
 
@@ -344,6 +346,73 @@ async def test_scrapers_that_leave(registry: CollectorRegistry) -> None:
         assert b"in_progress 1.0" in gzip.decompress(text)
         left = {task for task in asyncio.all_tasks() if task.get_name() == "aiosvc scrape"}
         assert left - before == set()
+
+
+async def waiting(scraper: Scraper, hanging: Hanging, **headers: str) -> asyncio.Task[Answer]:
+    """Return a scrape that waits for a collector."""
+    asked = hanging.asked
+    scrape = asyncio.create_task(scraper.answer(headers, ()))
+    while hanging.asked == asked:  # noqa: ASYNC110 - it is asked in a thread
+        await asyncio.sleep(0.001)
+    return scrape
+
+
+async def body(answer: Answer) -> bytes:
+    """Return the body of an answer that is not packed."""
+    return b"".join([piece async for piece in answer.body])
+
+
+async def test_a_scraper_that_leaves_before_the_first_byte(registry: CollectorRegistry) -> None:
+    """Where its handler is cancelled for that, the next one has its place, and is well."""
+    hanging = Hanging()
+    registry.register(hanging)
+    scraper = Scraper(registry, Settings(max_scrapes=1))
+    for _ in range(3):
+        scrape = await waiting(scraper, hanging)
+        scrape.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await scrape
+        hanging.go.set()
+        answer = await scraper.answer({}, ())
+        assert answer.status == 200
+        assert b"\nhanging " in await body(answer)
+        hanging.go.clear()
+    scraper.close()
+
+
+async def test_a_scrape_that_its_only_reader_has_left(registry: CollectorRegistry) -> None:
+    """Nobody joins it any more, though it may not have ended yet."""
+    hanging = Hanging()
+    registry.register(hanging)
+    scraper = Scraper(registry, Settings())
+    scrape = await waiting(scraper, hanging)
+    scrape.cancel()
+    next_one = asyncio.create_task(scraper.answer({}, ()))
+    with pytest.raises(asyncio.CancelledError):
+        await scrape
+    hanging.go.set()
+    answer = await next_one
+    assert answer.status == 200
+    await body(answer)
+    scraper.close()
+
+
+@pytest.mark.parametrize("own", ["60", "2"])
+async def test_scrapes_with_other_deadlines(registry: CollectorRegistry, own: str) -> None:
+    """What a scraper gets depends on its own deadline, and not on that of another at once."""
+    hanging = Hanging()
+    registry.register(hanging)
+    scraper = Scraper(registry, Settings(scrape_timeout=60))
+    name = "X-Prometheus-Scrape-Timeout-Seconds"
+    other = await waiting(scraper, hanging, **{name: "2" if own == "60" else "60"})
+    scrape = asyncio.create_task(scraper.answer({name: own}, ()))
+    hurried, patient = (other, scrape) if own == "60" else (scrape, other)
+    assert (await hurried).status == 200
+    assert b"\nhanging " not in await body(await hurried)
+    hanging.go.set()
+    assert b"\nhanging " in await body(await patient)
+    assert hanging.asked == 1
+    scraper.close()
 
 
 async def test_the_loop_goes_on_during_a_scrape(registry: CollectorRegistry) -> None:
