@@ -47,6 +47,9 @@ METHODS: Final = {
     for name in ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
 }
 
+#: URL schemes; a lookup that misses means `_other`. An upgrade is counted without one.
+SCHEMES: Final = {name: name for name in ("", "http", "https", "ws", "wss")}
+
 #: Exception classes that are told apart, by application.
 MAX_EXCEPTIONS: Final = 50
 
@@ -159,7 +162,7 @@ class RequestMetrics:
         extra = self.labels.values(request, response)
         if self._otel:
             status, scheme, error = outcome or (0, "", "")
-            extra = (str(status), scheme, error, *extra)
+            extra = (str(status), SCHEMES.get(scheme, OTHER), error, *extra)
         return self._kept(series.method, series.endpoint, extra)
 
     def error_type(self, status: int, reason: str | None, raised: BaseException | None) -> str:
@@ -224,16 +227,17 @@ class RequestMetrics:
 
     def _report_in_flight(self, in_flight: InFlight, readings: Readings) -> None:
         for labels in in_flight.labels(otel=self._otel):
-            readings.number(self._progress, 1, labels)
+            if self._otel:
+                method, scheme, *extra = labels
+                active = _otel_method(method), SCHEMES.get(scheme, OTHER), *extra
+                readings.number(catalogue.OTEL_ACTIVE, 1, active)
+            else:
+                readings.number(catalogue.HTTP_IN_PROGRESS, 1, labels)
         readings.number(catalogue.HTTP_OLDEST, in_flight.oldest())
 
     @property
     def _counter(self) -> MetricSpec:
         return catalogue.OTEL_DURATION if self._otel else catalogue.HTTP_REQUESTS
-
-    @property
-    def _progress(self) -> MetricSpec:
-        return catalogue.OTEL_ACTIVE if self._otel else catalogue.HTTP_IN_PROGRESS
 
     def _kept(self, method: str, endpoint: str, extra: Labels = ()) -> RouteSeries:
         key = method, endpoint, *extra
@@ -302,12 +306,14 @@ def _report_route(series: RouteSeries, now: Snapshot, readings: Readings) -> Non
 
 
 def _report_otel(series: RouteSeries, now: Snapshot, readings: Readings) -> None:
-    # OpenTelemetry's names of the two values that are not a route or a method of the standard.
-    method = "_OTHER" if series.method == OTHER else series.method
-    route = "" if series.endpoint == UNMATCHED else series.endpoint
-    labels = method, route, *series.extra
     if not sum(now.buckets):
         return  # an upgrade: it has a status and no duration
+    method = _otel_method(series.method)
+    # OpenTelemetry has no name for what is no route.
+    route = "" if series.endpoint == UNMATCHED else series.endpoint
+    labels = method, route, *series.extra
+    _, scheme, _, *own = series.extra
+    readings.number(catalogue.OTEL_ACTIVE, 0, (method, scheme, *own))
     duration = Distribution(series.bounds, now.buckets, now.seconds, series.exemplars.copy())
     readings.distribution(catalogue.OTEL_DURATION, duration, labels)
     received = Distribution(catalogue.SIZE_BUCKETS, now.received_buckets, now.received)
@@ -318,6 +324,11 @@ def _report_otel(series: RouteSeries, now: Snapshot, readings: Readings) -> None
         start = Distribution(series.start_bounds, now.start_buckets, now.start_seconds)
         names = series.method, series.endpoint, *series.extra[OTEL_EXTRA:]
         readings.distribution(catalogue.HTTP_RESPONSE_START, start, names)
+
+
+def _otel_method(method: str) -> str:
+    """Return OpenTelemetry's name of a method label."""
+    return "_OTHER" if method == OTHER else method
 
 
 def _report_failures(series: RouteSeries, own: Labels, readings: Readings) -> None:

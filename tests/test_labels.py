@@ -1,5 +1,6 @@
 """Extra labels, exclusions, objectives, exemplars and names: the options of the request metrics."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -11,7 +12,10 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import aiosvc
+from aiosvc.config import Settings
 from aiosvc.errors import ConfigError
+from aiosvc.labels import LabelPolicy
+from aiosvc.requests import RequestMetrics
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -259,6 +263,50 @@ async def test_opentelemetrys_names() -> None:
     assert "# TYPE http_server_active_requests gauge" in text
     sizes = re.findall(r"http_server_response_body_size_bytes_count{.*} (\S+)", text)
     assert sizes == ["1.0"] * 4
+
+
+async def test_a_scheme_that_a_client_made_up() -> None:
+    """The URL's scheme is that of the connection, whatever the request's target begins with."""
+    registry = CollectorRegistry()
+    app = web.Application()
+    app.router.add_get("/shop", answer)
+    aiosvc.setup(app, registry=registry, preset="otel")
+    async with TestServer(app) as server:
+        for scheme in ("evil", "https", "ftp"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            head = f"GET {scheme}://shop/shop HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode())
+            assert b" 200 OK" in await reader.read()
+            writer.close()
+            await writer.wait_closed()
+    assert set(re.findall('url_scheme="(.*?)"', openmetrics(registry))) == {"http"}
+
+
+@pytest.mark.parametrize("scheme", ["x", "HTTP", "http\n", "h" * 1000])
+def test_a_scheme_that_is_none(scheme: str) -> None:
+    """A scheme that an adapter was told, and that is none of HTTP's, is `_other`."""
+    metrics = RequestMetrics(Settings(preset="otel"), LabelPolicy({}, lambda _, error: None))
+    series = metrics.refine(metrics.route("GET", "/"), None, None, (200, scheme, ""))
+    assert series.extra == ("200", "_other", "")
+
+
+async def test_opentelemetrys_requests_in_progress() -> None:
+    """They have the same method and scheme as finished ones, and return to 0."""
+    registry = CollectorRegistry()
+    app = web.Application()
+    during: list[str] = []
+
+    async def look(_request: web.Request) -> web.Response:
+        during.append(line(openmetrics(registry), "http_server_active_requests{"))
+        return web.Response()
+
+    app.router.add_route("PROPFIND", "/shop", look)
+    aiosvc.setup(app, registry=registry, preset="otel")
+    async with TestClient(TestServer(app)) as client:
+        await client.request("PROPFIND", "/shop")
+        after = line(openmetrics(registry), "http_server_active_requests{")
+    name = 'http_server_active_requests{http_request_method="_OTHER",url_scheme="http"}'
+    assert (during, after) == ([f"{name} 1.0"], f"{name} 0.0")
 
 
 @pytest.mark.parametrize("preset", ["classic", "otel"])
