@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -112,6 +113,46 @@ async def test_a_label_function_that_raises(caplog: pytest.LogCaptureFixture) ->
     assert len([r for r in caplog.records if "label tenant" in r.getMessage()]) == 1
 
 
+def cancelled(_request: object) -> str:
+    """Ask a task of the application's for its result, which it has none of."""
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("function", [cancelled, lambda _: ["a"], lambda _: 7, lambda _: b"a"])
+@pytest.mark.parametrize("preset", ["classic", "otel"])
+async def test_a_label_function_that_gives_no_text(function: Any, preset: str) -> None:
+    """Whatever it does, the request is answered and counted once, and the error is counted."""
+    app = make_app(labels={"tenant": aiosvc.FromRequest(function, ["a"])}, preset=preset)
+    text = await scrape(app, "/shop/1")
+    counted = "http_requests_total{" if preset == "classic" else "_request_duration_seconds_count{"
+    [found] = [each for each in text.splitlines() if counted in each]
+    assert 'tenant="_other"' in found
+    assert found.endswith(" 1.0")
+    assert 'aiosvc_instrumentation_errors_total{where="label tenant"} 1.0' in text
+
+
+class Colour(str, Enum):  # noqa: UP042 - a StrEnum is shown as it is
+    """An enumeration whose members are strings, and are shown otherwise."""
+
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        aiosvc.FromRequest(lambda _: Colour.RED, ["red"]),
+        aiosvc.FromRequest(lambda _: "red", Colour),
+        aiosvc.FromRequest(lambda _: "red", (name for name in ("red", "green"))),
+        aiosvc.FromRequest(lambda _: "red", {"red": 1}),
+        Colour.RED,
+    ],
+)
+async def test_label_values_of_any_kind(source: Any) -> None:
+    """A value is written as the text that it is, and a list may be anything that gives one."""
+    text = await scrape(make_app(labels={"colour": source}), "/shop/1")
+    assert line(text, 'http_requests_total{colour="red"').endswith(" 1.0")
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -123,6 +164,12 @@ async def test_a_label_function_that_raises(caplog: pytest.LogCaptureFixture) ->
         ({"region": 1}, "expected a string, aiosvc.FromRequest or"),
         ({"x": aiosvc.FromResponseHeader("X", "abc")}, "allowed must be a collection"),
         ({"x": aiosvc.FromRequest("f", ["a"])}, "is no function"),  # type: ignore[arg-type]
+        ({"x": aiosvc.FromRequest(answer, ["a"])}, "is async"),  # type: ignore[arg-type]
+        ({"x": aiosvc.FromRequest(str, 5)}, "allowed must be a"),  # type: ignore[arg-type]
+        ({"x": aiosvc.FromRequest(str, [b"a"])}, "allowed must be a"),  # type: ignore[list-item]
+        ({"x": aiosvc.FromRequest(str, ["\ud800"])}, "that UTF-8 can say"),
+        ({"x": "\udc80"}, "that UTF-8 can say"),
+        ({"x": aiosvc.FromResponseHeader(5, ["a"])}, "no name of a"),  # type: ignore[arg-type]
     ],
 )
 def test_labels_that_will_not_do(labels: object, message: str) -> None:
