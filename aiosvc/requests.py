@@ -177,7 +177,8 @@ class RequestMetrics:
         """Return the WebSocket series of an endpoint label, made when new."""
         series = self._sockets.get(endpoint)
         if series is None:
-            series = self._sockets[endpoint] = SocketSeries(self._settings.websocket_bounds)
+            series = SocketSeries(self._settings.websocket_bounds)
+            series = self._sockets.setdefault(endpoint, series)
         return series
 
     def exception(self, endpoint: str, error: BaseException) -> None:
@@ -249,7 +250,8 @@ class RequestMetrics:
                 series = SizedSeries(method, endpoint, *bounds, extra, sizes)
             else:
                 series = RouteSeries(method, endpoint, *bounds, extra)
-            self._routes[key] = series
+            # A scrape in another thread may have made it meanwhile, and there must be one only.
+            series = self._routes.setdefault(key, series)
         return series
 
     def _endpoint(self, template: str) -> str:
