@@ -308,7 +308,8 @@ class MeasuredProtocol(RequestHandler):
                 self.length = writer.length
             else:
                 self._on_stream(writer)
-            if observed.times_headers:
+            transport = self.transport
+            if observed.times_headers and transport is not None and not transport.is_closing():
                 self.started = perf_counter() - self.begun
         return self.nothing
 

@@ -266,15 +266,18 @@ class Tap:
         ending: Ending,
     ) -> Series:
         """Return the series with all labels, after the request became its exemplar if it may."""
-        if not self._more or not isinstance(series, RouteSeries):
+        if not self._more:
+            return series
+        # What is not taken now would be taken for the next request's.
+        started, protocol.started = protocol.started, None
+        trace_id, protocol.trace_id = protocol.trace_id, None
+        if not isinstance(series, RouteSeries):
             return series
         if self.metrics.refined:
             response = protocol.response if result is None else result[0]
             error = self.metrics.error_type(ending.status, ending.reason, ending.raised)
             outcome = ending.status, _scheme(request), error
             series = self.metrics.refine(series, request, response, outcome)
-        started, protocol.started = protocol.started, None
-        trace_id, protocol.trace_id = protocol.trace_id, None
         if protocol.socket is None:
             if started is not None:
                 series.started(started)

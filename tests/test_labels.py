@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -28,6 +29,12 @@ async def answer(request: web.Request) -> web.Response:
         raise ValueError("asked for")
     headers = {"X-Cache": request.query["cache"]} if "cache" in request.query else None
     return web.Response(text="hello", headers=headers, status=int(request.query.get("status", 200)))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until *condition* holds."""
+    while not condition():  # noqa: ASYNC110 - nobody tells of what is waited for
+        await asyncio.sleep(0.001)
 
 
 async def scrape(app: web.Application, *paths: str, **headers: str) -> str:
@@ -284,6 +291,58 @@ async def test_exemplars_of_the_current_span() -> None:
         await (await client.get("/shop/1", headers={"traceparent": TRACEPARENT})).read()
         text = openmetrics(registry)
     assert set(re.findall('trace_id="(.*?)"', text)) == {f"{0xABC:032x}"}
+
+
+async def test_a_trace_belongs_to_one_request() -> None:
+    """The span of a request that is not counted is not the next one's on its connection."""
+    trace = pytest.importorskip("opentelemetry.trace", reason="opentelemetry-api is not installed")
+    context = trace.SpanContext(0xABC, 0xDEF, is_remote=False)
+
+    @web.middleware
+    async def traced(request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.path == "/shop/early":
+            return web.Response()
+        with trace.use_span(trace.NonRecordingSpan(context)):
+            response: web.StreamResponse = await handler(request)
+            return response
+
+    app = web.Application(middlewares=[traced])
+    app.router.add_get("/shop/{item}", answer)
+    app.router.add_get("/health", answer)
+    registry = CollectorRegistry()
+    aiosvc.setup(app, registry=registry, exemplars="all", exclude=["/health"])
+    async with TestClient(TestServer(app)) as client:
+        await (await client.get("/health")).read()
+        await (await client.get("/shop/early")).read()
+        assert "trace_id" not in openmetrics(registry)
+
+
+async def test_no_time_to_headers_that_were_not_sent() -> None:
+    """A request whose client left before its headers is in no histogram of times to headers."""
+    began, left = asyncio.Event(), asyncio.Event()
+
+    async def wait(_request: web.Request) -> web.Response:
+        began.set()
+        await left.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/shop", wait)
+    app.router.add_get("/health", answer)
+    registry = CollectorRegistry()
+    aiosvc.setup(app, registry=registry, response_start=True, exclude=["/health"])
+    async with TestServer(app) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: shop\r\n\r\n")
+        await reader.readuntil(b"hello")
+        writer.write(b"GET /shop HTTP/1.1\r\nHost: shop\r\n\r\n")
+        await began.wait()
+        writer.transport.abort()
+        await until(lambda: server.handler is not None and not server.handler.connections)
+        left.set()
+        await until(lambda: 'status="499"' in openmetrics(registry))
+    name = 'http_response_start_seconds_count{endpoint="/shop",method="GET"}'
+    assert line(openmetrics(registry), name).endswith(" 0.0")
 
 
 async def test_opentelemetrys_names() -> None:
