@@ -61,7 +61,8 @@ class ProcessSource:
         limit: MemoryLimit | None = None,
     ) -> None:
         self._wanted = wanted
-        self._reader = reader or _reader()
+        # By default found out in the first reading: an event loop is not to ask for files.
+        self._reader = reader
         self._limit = limit or MemoryLimit()
         # A reading in its thread may still be going on when the service stops.
         self._reading = threading.Lock()
@@ -71,6 +72,8 @@ class ProcessSource:
     def read(self) -> Readings:
         """Return what the operating system says now."""
         with self._reading:
+            if self._reader is None:
+                self._reader = _reader()
             facts = self._reader.read()
             limit = self._limit.effective()
         readings = Readings()
@@ -92,7 +95,8 @@ class ProcessSource:
         # A reading that hangs keeps what it uses; the event loop does not wait for it.
         if self._reading.acquire(blocking=False):
             try:
-                self._reader.close()
+                if self._reader is not None:
+                    self._reader.close()
             finally:
                 self._reading.release()
 

@@ -130,8 +130,8 @@ def test_without_proc_psutil_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no /proc the process is read all the same."""
     monkeypatch.setattr(os.path, "exists", lambda _path: False)
     source = ProcessSource()
-    assert isinstance(source._reader, PortableProcess)
     assert said(source.read())[("process_memory_rss_bytes",)] > 0
+    assert isinstance(source._reader, PortableProcess)
     source.close()
 
 
@@ -139,6 +139,7 @@ def test_without_proc_psutil_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_proc_it_is_read_directly() -> None:
     """On Linux psutil is not needed."""
     source = ProcessSource()
+    assert said(source.read())[("process_memory_rss_bytes",)] > 0
     assert not isinstance(source._reader, PortableProcess)
     source.close()
 
@@ -162,3 +163,9 @@ def test_a_fork_in_the_midst_of_a_reading() -> None:
                 os._exit(status)
         _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_making_one_asks_for_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source may be made on an event loop, so it looks for nothing before its first reading."""
+    monkeypatch.setattr(os.path, "exists", lambda path: pytest.fail(f"asked for {path}"))
+    ProcessSource().close()
