@@ -28,7 +28,7 @@ from aiosvc.errors import ConfigError
 from aiosvc.families import Handed, Layout, Row, buckets
 from aiosvc.ownership import Ownership, family_of
 from aiosvc.readings import Distribution, Labels, Readings, Refreshed, Reporter, Stepwise
-from aiosvc.seriestext import Part
+from aiosvc.seriestext import Part, encode
 from aiosvc.version import __version__
 
 __all__ = ["ServiceCollector", "collector_of"]
@@ -259,7 +259,9 @@ def _row(labels: Labels, found: Distribution) -> Row:
 def _metric(layout: Layout, rows: Iterable[Row]) -> Metric:
     family = Metric(layout.name, layout.documentation, layout.type)
     for row in rows:
-        labels = dict(zip(layout.labelnames, row.labels, strict=True))
+        # As our exposition writes them; prometheus_client's fails at what UTF-8 can't say.
+        values = [encode(value).decode() for value in row.labels]
+        labels = dict(zip(layout.labelnames, values, strict=True))
         exemplars = row.exemplars or {}
         for place, ((suffix, extra), number) in enumerate(
             zip(layout.parts, row.numbers, strict=True)

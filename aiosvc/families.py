@@ -315,7 +315,8 @@ class _LayoutText:
                 f"{self._layout.name}: label values {labels} given; expected one for each of "
                 f"{self._layout.labelnames}"
             )
-        return self._lines.write(labels, numbers)
+        # A member of an enumeration of strings is shown otherwise than it is written.
+        return self._lines.write([str.__str__(label) for label in labels], numbers)
 
 
 def _rest(sample: Sample, family: _Head, form: Format) -> bytes:

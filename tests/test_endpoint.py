@@ -6,13 +6,15 @@ import random
 import socket
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
+from hostile import CORPUS, SURROGATES
 from processes import DEADLINE, until
 from prometheus_client import CollectorRegistry, Counter
 
@@ -104,6 +106,41 @@ async def test_names(url: str) -> None:
                 assert "active_connections" not in text
         async with session.get(f"{url}metrics?name[]&name[=x&name[]=%ff%00&&=") as answer:
             assert answer.status == 200
+
+
+#: Where a scraper may put a text; what ends a line is left out of it.
+PLACES: list[Callable[[str], tuple[str, ...]]] = [
+    lambda text: ("/metrics", f"Accept: {text}"),
+    lambda text: ("/metrics", f"Accept: text/plain;version={text};q={text};escaping={text}"),
+    lambda text: ("/metrics", f"Accept-Encoding: {text}, gzip;q={text}"),
+    lambda text: ("/metrics", f"X-Prometheus-Scrape-Timeout-Seconds: {text}"),
+    lambda text: ("/metrics", f"Authorization: {text}", f"Cookie: {text}"),
+    lambda text: ("/metrics", f"Authorization: Basic {text}"),
+    lambda text: (f"/metrics?name[]={quote(text.encode('utf-8', 'surrogatepass'))}&{text}",),
+    lambda text: (f"/metrics/{text}",),
+    lambda text: (f"/readyz?{text}", f"Host: {text}"),
+]
+
+
+@pytest.mark.parametrize("place", range(len(PLACES)))
+async def test_hostile_texts(url: str, place: int) -> None:
+    """Whatever a scraper sends, it is refused or answered, and no answer is the server's fault."""
+    host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
+    statuses = set()
+    for text in [*CORPUS, *SURROGATES]:
+        line = "".join(each for each in text if each not in "\r\n\0")
+        target, *fields = PLACES[place](line)
+        lines = [f"GET {target} HTTP/1.1", *fields, "Connection: close"]
+        lines += [] if any(field.startswith("Host") for field in fields) else ["Host: x"]
+        reader, writer = await asyncio.open_connection(host, int(port))
+        async with asyncio.timeout(DEADLINE):
+            writer.write("\r\n".join([*lines, "", ""]).encode("utf-8", "surrogatepass"))
+            status = (await reader.read()).split(b" ")[1]
+            writer.close()
+            await writer.wait_closed()
+        assert status in (b"200", b"400", b"404"), (text, status)
+        statuses.add(status)
+    assert b"200" in statuses
 
 
 BOMB = gzip.compress(b"\x00" * 10_000_000)

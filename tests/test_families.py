@@ -1,6 +1,7 @@
 """What collectors hand over: `series()` gives the bytes that `collect()` gives."""
 
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from itertools import accumulate
 from typing import Any
 
@@ -139,6 +140,20 @@ def test_the_sign_of_zero_and_what_is_no_number() -> None:
     ):
         quick.given = [(DEPTH, [Row(("a",), (value,))]), (SIZE, [Row((), (value, -value))])]
         assert whole(exposed) == reference(registry, TEXT)
+
+
+class Place(str, Enum):  # noqa: UP042 - a StrEnum is shown as it is written
+    """An enumeration whose members are strings, and are shown otherwise."""
+
+    HERE = "here"
+
+
+def test_label_values_that_are_shown_otherwise() -> None:
+    """A label value of a subclass of str is written as the text that it is."""
+    registry, quick, exposed = registry_of()
+    quick.given = [(DEPTH, [Row((Place.HERE,), (1,))])]
+    assert b'"here"' in whole(exposed)
+    assert whole(exposed) == reference(registry, TEXT)
 
 
 rows = st.lists(st.tuples(texts, st.one_of(floats, st.integers(-(2**70), 2**70))), max_size=5)
