@@ -82,9 +82,7 @@ def setup(
             app.router.add_route("*", path, handler)
     if settings.exemplars != "off":
         app.middlewares.append(_note_trace)
-    # The first to start and the last to stop, so that the metrics outlive what they are about.
-    app.cleanup_ctx.insert(0, partial(_observe, observer, tap))
-    app.cleanup_ctx.insert(0, partial(_serve_admin, observer, admin))
+    _Life(app, observer, tap, AdminBeside(observer, admin)).install()
     app.on_shutdown.insert(0, partial(_drain, observer))
     tap.install()
     # In development mode an Application warns about attributes that it does not know.
@@ -92,39 +90,83 @@ def setup(
     return observer
 
 
-async def _observe(observer: Observer, tap: Tap, app: web.Application) -> AsyncIterator[None]:
-    settings = observer.settings
-    if settings.path is not None:
-        _refuse_second_route(app, settings.path, expected=2)
-    _measured.update(sub_applications(app))
-    if app.pre_frozen and not tap.has_served and app not in _measured:
-        log.warning(
-            "aiosvc.setup was called for a sub-application only: its requests are not measured; "
-            "call it for the application that is served"
-        )
-    _add_probes(app, observer)
-    if not settings.count_own:
-        tap.own |= templates_of(app, OWN_HANDLER)
-    for method, template in known_routes(app):
-        if template not in tap.own and not is_excluded(template, settings.exclude):
-            observer.requests.expect(method, template)
-    tap.start()
-    await observer.start()
-    observer.health.set_starting()
-    observer.health.watch_loop(asyncio.get_running_loop())
-    yield
-    observer.health.forget_loop()
-    await observer.stop()
-    tap.stop(observer.collect_late)
+class _Life:
+    """
+    What starts with an application and stops with it: its observer, and the server beside it.
 
+    It is the first to start and the last to stop, so that the metrics outlive what they are about:
+    an application's cleanup is its contexts, then its `on_cleanup`, some of which may fail.
+    """
 
-async def _serve_admin(
-    observer: Observer, options: AdminOptions, _app: web.Application
-) -> AsyncIterator[None]:
-    beside = AdminBeside(observer, options)
-    beside.start()
-    yield
-    await asyncio.to_thread(beside.stop)
+    def __init__(
+        self, app: web.Application, observer: Observer, tap: Tap, beside: AdminBeside
+    ) -> None:
+        self._app = app
+        self._cleanup = app.cleanup
+        self._cleaning_up = False
+        self._observer = observer
+        self._tap = tap
+        self._beside = beside
+        self._running = False
+
+    def install(self) -> None:
+        """Be part of the application's start and cleanup."""
+        self._app.cleanup_ctx.insert(0, self._run)
+        # In development mode an Application warns about attributes that it does not know.
+        object.__setattr__(self._app, "cleanup", self._clean_up)
+
+    async def _run(self, _app: web.Application) -> AsyncIterator[None]:
+        self._beside.start()
+        self._running = True
+        try:
+            await self._observe()
+        except BaseException:
+            await self._stop()
+            raise
+        yield
+        if not self._cleaning_up:  # an application in another one, whose cleanup is not called
+            await self._stop()
+
+    async def _clean_up(self) -> None:
+        self._cleaning_up = True
+        try:
+            await self._cleanup()
+        finally:
+            self._cleaning_up = False
+            await self._stop()
+
+    async def _observe(self) -> None:
+        app, observer, tap = self._app, self._observer, self._tap
+        settings = observer.settings
+        if settings.path is not None:
+            _refuse_second_route(app, settings.path, expected=2)
+        _measured.update(sub_applications(app))
+        if app.pre_frozen and not tap.has_served and app not in _measured:
+            log.warning(
+                "aiosvc.setup was called for a sub-application only: its requests are not "
+                "measured; call it for the application that is served"
+            )
+        _add_probes(app, observer)
+        if not settings.count_own:
+            tap.own |= templates_of(app, OWN_HANDLER)
+        for method, template in known_routes(app):
+            if template not in tap.own and not is_excluded(template, settings.exclude):
+                observer.requests.expect(method, template)
+        tap.start()
+        await observer.start()
+        observer.health.set_starting()
+        observer.health.watch_loop(asyncio.get_running_loop())
+
+    async def _stop(self) -> None:
+        if not self._running:
+            return
+        self._running = False
+        try:
+            self._observer.health.forget_loop()
+            await self._observer.stop()
+            self._tap.stop(self._observer.collect_late)
+        finally:
+            await asyncio.to_thread(self._beside.stop)
 
 
 async def _drain(observer: Observer, _app: web.Application) -> None:

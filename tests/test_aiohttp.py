@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -437,6 +438,77 @@ async def test_an_admin_port_that_is_taken(registry: CollectorRegistry) -> None:
         await runner.cleanup()
 
 
+async def test_the_last_scrape_of_a_shutdown(registry: CollectorRegistry) -> None:
+    """The admin server and the metrics are there until the application has cleaned up all it has."""
+    app, sub = make_app(), web.Application()
+    admin = aiosvc.AdminOptions(admin_port=0)
+    observer = aiosvc.setup(app, registry=registry, admin=admin)
+    seen: dict[str, str] = {}
+
+    def note(when: str) -> Callable[[web.Application], Awaitable[None]]:
+        async def scrape(_app: web.Application) -> None:
+            def ask() -> str:
+                with urlopen(f"{observer.admin_url}/metrics", timeout=30) as answer:
+                    text: str = answer.read().decode()
+                    return text
+
+            seen[when] = await asyncio.to_thread(ask)
+
+        return scrape
+
+    async def context(app: web.Application) -> AsyncIterator[None]:
+        yield
+        await note("context")(app)
+
+    app.cleanup_ctx.append(context)
+    app.on_shutdown.append(note("on_shutdown"))
+    app.on_cleanup.append(note("on_cleanup"))
+    sub.on_cleanup.append(note("a sub-application's on_cleanup"))
+    app.add_subapp("/sub", sub)
+    for _ in range(2):
+        seen.clear()
+        async with client_of(app) as client:
+            await client.get("/hello/a")
+        assert len(seen) == 4
+        for when, text in seen.items():
+            assert "\nactive_connections " in text, when
+            assert 'http_requests_total{endpoint="/hello/{name}"' in text, when
+        assert observer.admin_url is None
+        assert "\nactive_connections " not in generate_latest(registry).decode()
+
+
+@pytest.mark.parametrize("where", ["on_startup", "context", "on_cleanup"])
+async def test_an_application_that_fails(registry: CollectorRegistry, where: str) -> None:
+    """Whatever of its start or its cleanup fails, nothing of what began with it goes on."""
+    app = make_app()
+    admin = aiosvc.AdminOptions(admin_port=0)
+    observer = aiosvc.setup(app, registry=registry, admin=admin)
+
+    async def fail(_app: web.Application) -> None:
+        raise ValueError("on purpose")
+
+    async def context(app: web.Application) -> AsyncIterator[None]:
+        yield
+        await fail(app)
+
+    if where == "context":
+        app.cleanup_ctx.append(context)
+    else:
+        getattr(app, where).append(fail)
+    runner = web.AppRunner(app)
+    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    with pytest.raises(ValueError, match="on purpose"):  # noqa: PT012 - in one of the two
+        try:
+            await runner.setup()
+        finally:
+            await runner.cleanup()
+    assert observer.admin_url is None
+    begun = set(threading.enumerate()) - threads
+    assert [thread.name for thread in begun if thread.name == "aiosvc admin"] == []
+    assert asyncio.all_tasks() <= tasks
+    assert "\nactive_connections " not in generate_latest(registry).decode()
+
+
 @pytest.mark.parametrize("parent_too", [True, False])
 async def test_a_sub_application_alone(
     registry: CollectorRegistry, caplog: pytest.LogCaptureFixture, *, parent_too: bool
@@ -449,5 +521,6 @@ async def test_a_sub_application_alone(
     app.add_subapp("/sub", sub)
     async with client_of(app) as client:
         await client.get("/sub/hello/a")
+    assert "\nactive_connections " not in generate_latest(registry).decode()
     warned = [r for r in caplog.records if "for a sub-application only" in r.getMessage()]
     assert len(warned) == (0 if parent_too else 1)
