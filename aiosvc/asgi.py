@@ -201,7 +201,7 @@ class _Measured:
         kind = scope["type"]
         if EXCHANGE in scope or kind not in ("http", "websocket"):
             if kind == "lifespan":
-                await self._lifespan(scope, receive, send)
+                await _Lifespan(self._observed, receive, send).run(self._app, scope)
             else:
                 await self._app(scope, receive, send)
             return
@@ -267,34 +267,60 @@ class _Measured:
                 await write(chunk, more=True)
             await write(b"", more=False)
 
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+
+class _Lifespan:
+    """A lifespan, seen through the messages that pass."""
+
+    def __init__(self, observed: ObservedApp, receive: Receive, send: Send) -> None:
+        self._observed = observed
+        self._receive = receive
+        self._send = send
+        #: Whether the server waits to be told how the start went.
+        self._owed = False
+        self._refusal: AiosvcError | None = None
+
+    async def run(self, app: AsgiApp, scope: Scope) -> None:
+        """Have *app* live, and the server told what it has to know."""
+        try:
+            await app(scope, self.receive, self.send)
+        finally:
+            if self._owed and self._refusal is not None:
+                # What an application only raises is taken for one that has no lifespan.
+                message = {"type": "lifespan.startup.failed", "message": str(self._refusal)}
+                await self._send(message)
+            elif self._owed:
+                # It has none, and the server goes on.
+                self._observed.health.set_ready()
+
+    async def receive(self) -> Message:
+        """Pass on a message of the server, having done what it asks for."""
         observed = self._observed
+        message = await self._receive()
+        if message["type"] == "lifespan.startup":
+            self._owed = True
+            try:
+                await observed.serve()
+            except AiosvcError as error:
+                self._refusal = error
+                raise
+            except Exception as error:  # noqa: BLE001 - the service starts without
+                observed.collector.error("start", error)
+        elif message["type"] == "lifespan.shutdown":
+            observed.health.set_draining()
+        return message
 
-        async def watched_receive() -> Message:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                try:
-                    await observed.serve()
-                except AiosvcError:
-                    raise
-                except Exception as error:  # noqa: BLE001 - the service starts without
-                    observed.collector.error("start", error)
-            elif message["type"] == "lifespan.shutdown":
-                observed.health.set_draining()
-            return message
-
-        async def watched_send(message: Message) -> None:
-            kind = message["type"]
-            if kind == "lifespan.startup.complete":
-                observed.health.set_ready()
-            else:
-                try:
-                    await observed.finish()
-                except Exception as error:  # noqa: BLE001 - the service ends all the same
-                    observed.collector.error("stop", error)
-            await send(message)
-
-        await self._app(scope, watched_receive, watched_send)
+    async def send(self, message: Message) -> None:
+        """Pass on a message of the application, having done what follows from it."""
+        observed = self._observed
+        self._owed = False
+        if message["type"] == "lifespan.startup.complete":
+            observed.health.set_ready()
+        else:
+            try:
+                await observed.finish()
+            except Exception as error:  # noqa: BLE001 - the service ends all the same
+                observed.collector.error("stop", error)
+        await self._send(message)
 
 
 def _note_scope(router: Any) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -183,6 +183,18 @@ def make_bare() -> Any:
         await send({"type": "http.response.body", "body": b"hello"})
 
     return bare
+
+
+def make_patient() -> Any:
+    """Return an application of no framework that has a lifespan."""
+
+    async def patient(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "lifespan"
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return patient
 
 
 @pytest.mark.parametrize(
@@ -701,15 +713,27 @@ async def test_lifespan_of_litestar(registry: CollectorRegistry) -> None:
     assert requests_of(registry) == {"GET / 200": 1}
 
 
-async def test_a_port_that_is_taken_is_told_at_the_start(registry: CollectorRegistry) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [Starlette, FastAPI, lambda: Quart(__name__), make_patient],
+    ids=["Starlette", "FastAPI", "Quart", "bare"],
+)
+async def test_a_port_that_is_taken_is_told_at_the_start(
+    make: Callable[[], Any], registry: CollectorRegistry
+) -> None:
     """An admin port that can't be had keeps the application from starting, and says why."""
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    app = Starlette()
-    aiosvc.asgi.setup(app, registry=registry, admin=aiosvc.AdminOptions(admin_port=port))
-    with pytest.raises(BindError, match=f"port {port} is taken"):
-        async with living(app):
-            pass
+    admin = aiosvc.AdminOptions(admin_port=port)
+    observed = aiosvc.asgi.setup(make(), registry=registry, admin=admin)
+    conversation = Conversation({"type": "lifespan.startup"})
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    with pytest.raises(BindError):
+        await observed(scope, conversation.receive, conversation.send)
+    # A server that is told nothing goes on as if there were no lifespan.
+    (message,) = conversation.heard
+    assert message["type"] == "lifespan.startup.failed"
+    assert f"port {port} is taken" in message["message"]
     server.close()
     await server.wait_closed()
 
@@ -755,6 +779,29 @@ async def test_lifespan_that_is_not_supported(registry: CollectorRegistry) -> No
             pass
     await ask(observed, "/")
     assert observed.loop is asyncio.get_running_loop()
+    await observed.finish()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_lifespan_that_ends_without_a_word(fails: bool, registry: CollectorRegistry) -> None:
+    """An application that gives up its lifespan after the start is ready: its server goes on."""
+
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            if fails:
+                raise RuntimeError("no lifespan")
+            return
+        await PlainTextResponse("hello")(scope, receive, send)
+
+    observed = aiosvc.asgi.setup(silent, registry=registry)
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        async with living(observed):
+            pass
+    assert (await ask(observed, "/readyz")).body == b"ready\n"
+    await ask(observed, "/")
+    assert requests_of(registry) == {"GET _unmatched 200": 1}
+    assert registry.get_sample_value("process_memory_rss_bytes") is not None
     await observed.finish()
 
 
