@@ -203,14 +203,41 @@ class SocketExchange(_AsgiExchange):
     async def receive(self) -> Message:
         """Pass on a message of the server, and note what it says."""
         message = await self._receive()
-        if message["type"] == "websocket.disconnect":
-            self._close(message.get("code", NO_CODE))
+        try:
+            if message["type"] == "websocket.disconnect":
+                self._close(message.get("code", NO_CODE))
+        except Exception as failure:  # noqa: BLE001 - the observer never breaks the observed
+            self._exchanges.on_error("message", failure)
         return message
 
     async def send(self, message: Message) -> None:
         """Pass on a message of the application, and note what it says."""
-        await self._send(message)
-        kind = message["type"]
+        try:
+            await self._send(message)
+        except OSError:
+            self._close(None)
+            raise
+        try:
+            self._note(message["type"], message)
+        except Exception as failure:  # noqa: BLE001 - the observer never breaks the observed
+            self._exchanges.on_error("message", failure)
+
+    def end(self, error: BaseException | None) -> None:
+        """Take note that the application returned, or raised *error*."""
+        if self.status != SWITCHING:
+            self._exchanges.finish(self, self.ending(error))
+            return
+        seconds = (perf_counter() if self.ended is None else self.ended) - self.begun
+        if self.socket is not None:
+            self.socket.close(self.code, seconds)
+        reason, raised = None, None
+        error = self.raised if error is None else error
+        if error is not None and not (self.left and is_consequence(error)):
+            is_raised = isinstance(error, Exception)
+            reason, raised = (ABORTED, error) if is_raised else (CANCELLED, None)
+        self._exchanges.finish(self, Ending(seconds, SWITCHING, 0, reason, raised))
+
+    def _note(self, kind: str, message: Message) -> None:
         if kind == "websocket.accept":
             self.status = SWITCHING
             self._exchanges.opened(self, SWITCHING)
@@ -227,21 +254,6 @@ class SocketExchange(_AsgiExchange):
             self.sent += len(message.get("body", b""))
             if not message.get("more_body"):
                 self.ended = perf_counter()
-
-    def end(self, error: BaseException | None) -> None:
-        """Take note that the application returned, or raised *error*."""
-        if self.status != SWITCHING:
-            self._exchanges.finish(self, self.ending(error))
-            return
-        seconds = (perf_counter() if self.ended is None else self.ended) - self.begun
-        if self.socket is not None:
-            self.socket.close(self.code, seconds)
-        reason, raised = None, None
-        error = self.raised if error is None else error
-        if error is not None and not (self.left and is_consequence(error)):
-            is_raised = isinstance(error, Exception)
-            reason, raised = (ABORTED, error) if is_raised else (CANCELLED, None)
-        self._exchanges.finish(self, Ending(seconds, SWITCHING, 0, reason, raised))
 
     def _close(self, code: int | None) -> None:
         if not self.closed:

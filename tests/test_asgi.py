@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocketDisconnect
 
 import aiosvc
 import aiosvc.asgi
@@ -594,6 +595,46 @@ async def test_websocket(registry: CollectorRegistry) -> None:
     assert registry.get_sample_value("websocket_duration_seconds_count", labels) == 1
     labels = {"method": "GET", "endpoint": "/rooms/{name}"}
     assert registry.get_sample_value("http_request_duration_seconds_count", labels) == 1
+    await observed.finish()
+
+
+async def test_a_websocket_whose_client_is_found_gone(registry: CollectorRegistry) -> None:
+    """An OSError of send is a client that left; what the application makes of it is no exception."""
+    app = FastAPI()
+
+    @app.websocket("/news")
+    async def news(websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send_text("news")
+
+    observed = aiosvc.asgi.setup(app, registry=registry)
+    for taken in (1, 5):  # messages that the server takes: the handshake's only, or some more
+        conversation = Conversation({"type": "websocket.connect"})
+
+        async def send(
+            message: Message, said: Conversation = conversation, limit: int = taken
+        ) -> None:
+            if len(said.heard) == limit:
+                raise ConnectionResetError
+            await said.send(message)
+
+        scope = http("/news", type="websocket", subprotocols=[])
+        with pytest.raises(WebSocketDisconnect):
+            await app(scope, conversation.receive, send)
+    labels = {"endpoint": "/news"}
+    assert registry.get_sample_value("websocket_connections", labels) == 0
+    assert registry.get_sample_value("websocket_closes_total", {**labels, "code": "1006"}) == 2
+    assert failures_of(registry) == {}
+    assert b"WebSocketDisconnect" not in generate_latest(registry)
+
+    async def refused(_message: Message) -> None:
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await app(scope, Conversation({"type": "websocket.connect"}).receive, refused)
+    assert requests_of(registry) == {"GET /news 101": 2, "GET /news 499": 1}
+    assert failures_of(registry) == {"client_disconnected": 1}
     await observed.finish()
 
 
