@@ -74,12 +74,15 @@ class WsgiExchange(Exchange):
 
     def gave(self, data: bytes) -> None:
         """Take note of a chunk that the server has got; the first one sends the headers."""
-        if data:
-            if not self.status:
-                self.status = self._said
-                if self._exchanges.times_headers:
-                    self.started = perf_counter() - self.begun
-            self.sent += len(data)
+        try:
+            if data:
+                self.sent += len(data)
+                if not self.status:
+                    self.status = self._said
+                    if self._exchanges.times_headers:
+                        self.started = perf_counter() - self.begun
+        except Exception as failure:  # noqa: BLE001 - the observer never breaks the observed
+            self._exchanges.on_error("chunk", failure)
 
     def complete(self) -> None:
         """Take note that the server has got all of it."""

@@ -315,6 +315,16 @@ def test_close_before_the_end(read: int, status: int, registry: CollectorRegistr
     assert failures_of(registry) == {"client_disconnected": 1}
 
 
+def test_chunks_that_are_no_bytes(registry: CollectorRegistry) -> None:
+    """What an application gives instead of bytes is the server's to refuse, and passes."""
+    app = setup(streaming(b"ab"), registry)  # one string of bytes, where a list of them should be
+    chunks = app(environ_of("/"), Answer().start)
+    assert list(chunks) == [97, 98]
+    assert requests_of(registry) == {"GET _unmatched 203": 1}
+    assert failures_of(registry) == {}
+    assert samples(registry, "aiosvc_instrumentation_errors_total", "where") == {"chunk": 2}
+
+
 def test_server_that_stops_at_the_content_length(registry: CollectorRegistry) -> None:
     """A server that has got all that was declared need not ask whether there is more."""
     app = setup(streaming(Chunks(b"ab"), ("Content-Length", "2")), registry)
