@@ -13,9 +13,12 @@ be ahead of its buckets by what is just being added.
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 from weakref import ref
+
+from yarl import URL
 
 from aiosvc import catalogue
 from aiosvc.errors import ConfigError
@@ -75,12 +78,11 @@ class Hosts:
         if isinstance(allowed, str):
             raise ConfigError(f"hosts: {allowed!r} given; expected a list, like [{allowed!r}]")
         self.allowed = tuple(allowed)
-        for each in self.allowed:
-            _check_host(each)
-        self._exact = {each.lower(): each for each in self.allowed if not each.startswith("*")}
-        groups = {each[1:].lower(): each for each in self.allowed if each.startswith("*.")}
+        names = [(_name_of(each), each) for each in self.allowed]
+        self._exact = {name: each for name, each in names if not each.startswith("*.")}
+        groups = [(f".{name}", each) for name, each in names if each.startswith("*.")]
         # The longest is the closest.
-        self._groups = sorted(groups.items(), key=lambda group: -len(group[0]))
+        self._groups = sorted(groups, key=lambda group: -len(group[0]))
         self._known: dict[str, str] = {}
 
     def label(self, host: str | None) -> str:
@@ -89,7 +91,7 @@ class Hosts:
             return OTHER
         known = self._known.get(host)
         if known is None:
-            known = self._found(host.lower())
+            known = self._found(_plain(host))
             if len(self._known) < KNOWN_HOSTS:
                 self._known[host] = known
         return known
@@ -243,10 +245,20 @@ def _times(known: dict[str, _Times], host: str) -> _Times:
     return times
 
 
-def _check_host(host: object) -> None:
-    name = host.removeprefix("*.") if isinstance(host, str) else ""
-    if not name or any(character in name for character in "*/@ \t\r\n") or name.startswith("."):
+def _plain(host: str) -> str:
+    return host.lower().rstrip(".")
+
+
+def _name_of(allowed: object) -> str:
+    """Return the name in one of the hosts that are *allowed*, as it is in an URL's `host`."""
+    name = allowed.removeprefix("*.") if isinstance(allowed, str) else ""
+    found = None
+    if "*" not in name and not name.startswith(".") and _plain(name):
+        with suppress(ValueError):
+            found = URL.build(scheme="http", host=name).host
+    if not found:
         raise ConfigError(
-            f"hosts: {host!r} given; expected a host's name like 'api.example.com', or a group of "
-            "them like '*.example.com', without scheme, port or path"
+            f"hosts: {allowed!r} given; expected a host's name like 'api.example.com', or a group "
+            "of them like '*.example.com', without scheme, port or path"
         )
+    return _plain(found)

@@ -15,6 +15,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.test_utils import TestServer
 from processes import until
 from prometheus_client import CollectorRegistry
+from yarl import URL
 
 import aiosvc
 from aiosvc import client
@@ -562,8 +563,17 @@ async def test_hosts_are_bounded(registry: CollectorRegistry, server: TestServer
 
 
 def test_host_labels() -> None:
-    """Exact names come before groups, longer groups before shorter; case does not matter."""
-    hosts = Hosts(["Api.example.com", "*.example.com", "*.eu.example.com", "::1"])
+    """Exact names come before groups, longer groups before shorter, however they are written."""
+    hosts = Hosts(
+        [
+            "Api.example.com",
+            "*.example.com",
+            "*.eu.example.com",
+            "::1",
+            "xn--bcher-kva.de",
+            "a.org.",
+        ]
+    )
     for host, label in (
         ("api.example.com", "Api.example.com"),
         ("API.EXAMPLE.COM", "Api.example.com"),
@@ -572,6 +582,10 @@ def test_host_labels() -> None:
         ("example.com", "_other"),
         ("badexample.com", "_other"),
         ("::1", "::1"),
+        ("api.example.com.", "Api.example.com"),
+        (URL("https://bücher.de/").host, "xn--bcher-kva.de"),
+        (URL("https://xn--bcher-kva.de/").host, "xn--bcher-kva.de"),
+        ("a.org", "a.org."),
         ("", "_other"),
         (None, "_other"),
     ):
@@ -582,7 +596,25 @@ def test_host_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["", "*", "*.", "https://x.org", "x.org/a", "a*.org", "x.*.org", ".org", "u@x.org", 3]
+    "host",
+    [
+        "",
+        ".",
+        "*",
+        "*.",
+        "https://x.org",
+        "x.org/a",
+        "a*.org",
+        "x.*.org",
+        ".org",
+        "u@x.org",
+        "x.org:443",
+        "*.x.org:443",
+        "[::1]",
+        "x.org?a",
+        "a b",
+        3,
+    ],
 )
 def test_wrong_hosts(registry: CollectorRegistry, host: Any) -> None:
     """What is no host's name is a ConfigError."""

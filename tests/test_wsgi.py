@@ -318,7 +318,7 @@ def test_close_before_the_end(read: int, status: int, registry: CollectorRegistr
 def test_chunks_that_are_no_bytes(registry: CollectorRegistry) -> None:
     """What an application gives instead of bytes is the server's to refuse, and passes."""
     app = setup(streaming(b"ab"), registry)  # one string of bytes, where a list of them should be
-    chunks = app(environ_of("/"), Answer().start)
+    chunks: Iterable[object] = app(environ_of("/"), Answer().start)
     assert list(chunks) == [97, 98]
     assert requests_of(registry) == {"GET _unmatched 203": 1}
     assert failures_of(registry) == {}
