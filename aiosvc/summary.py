@@ -122,10 +122,11 @@ class Summary(Collector):
 
     *quantiles* are from 0 to 1, and exported as labels. Each is wrong by *relative_error* of its
     value at most, 0.001 to 0.25: a p99 of 2 s shown with 0.01 is one of 1.98 to 2.02 s. That holds
-    while the window's values span less than twelve orders of magnitude; of others the smallest
-    count as one value. The window moves in steps of *window* / *age_buckets*, so what is exported
-    covers up to one step less than *window*. A series takes some 30 KiB, and 1 MiB at the very
-    worst. *namespace*, *subsystem* and *unit* are as in prometheus_client; *clock* gives seconds.
+    while the window's values span less than twelve orders of magnitude, negative and positive ones
+    added up; of others the smallest count as one value. The window moves in steps of *window* /
+    *age_buckets*, so what is exported covers up to one step less than *window*. A series takes some
+    30 KiB, and 1 MiB at the very worst. *namespace*, *subsystem* and *unit* are as in
+    prometheus_client; *clock* gives seconds.
 
     In prometheus_client's multi-process mode each process exports its own. `_created` is not
     exported.
@@ -155,6 +156,8 @@ class Summary(Collector):
                 f"labelnames: {labelnames!r} given; expected a list, like [{labelnames!r}]"
             )
         self._labelnames = tuple(labelnames)
+        if len(set(self._labelnames)) < len(self._labelnames):
+            raise ConfigError(f"labelnames: {self._labelnames} given; expected each name once")
         self._quantiles = _checked(quantiles)
         seconds("window", window, at_least=0.001)
         whole("age_buckets", age_buckets, at_least=1, at_most=1000)

@@ -246,6 +246,10 @@ def test_a_taken_name_is_refused_like_prometheus_clients(
     ("options", "says"),
     [
         ({"labelnames": "desk"}, "labelnames: 'desk' given; expected a list, like ['desk']"),
+        (
+            {"labelnames": ["a", "b", "a"]},
+            "labelnames: ('a', 'b', 'a') given; expected each name once",
+        ),
         ({"labelnames": ["quantile"]}, "summary 'x': Reserved label"),
         ({"labelnames": ["__x"]}, "summary 'x': "),
         ({"name": ""}, "summary '': "),
