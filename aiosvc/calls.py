@@ -179,6 +179,8 @@ def count_exceptions(
         classes = (classes,)
     if not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
         raise ConfigError(f"classes: {classes!r} given; expected classes of exceptions")
+    if by is not None and (not isinstance(by, str) or not by):
+        raise ConfigError(f"by: {by!r} given; expected the name of a label, like 'exception'")
     labels = () if by is None else (by,)
     made = _metric(Counter, counter, documentation, registry, "inc", labels)
     return _CountExceptions(made, classes, by)
@@ -221,9 +223,10 @@ def _named(
         known = _made.setdefault(registry, {})
         metric, *asked = known.get(name, (None,))
         if metric is None:
-            if not documentation:
+            if not isinstance(documentation, str) or not documentation:
                 raise ConfigError(
-                    f"{name!r} given without documentation; say in a sentence what it measures"
+                    f"{name!r} given with documentation {documentation!r}; say in a sentence what "
+                    "it measures"
                 )
             try:
                 metric = kind(name, documentation, labels, registry=registry)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import prometheus_client
 import pytest
@@ -190,7 +190,16 @@ SECONDS = Histogram("seconds", "Seconds.", ["a"], registry=None)
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda r: aiosvc.count("x_total", registry=r), "'x_total' given without documentation"),
+        (
+            lambda r: aiosvc.count("x_total", registry=r),
+            "'x_total' given with documentation None; say in a sentence",
+        ),
+        (lambda r: aiosvc.count("x_total", cast(Any, 5), registry=r), "with documentation 5; say"),
+        (lambda r: aiosvc.count_exceptions("x_total", "X.", by="", registry=r), "by: '' given"),
+        (
+            lambda r: aiosvc.count_exceptions("x_total", "X.", by=cast(Any, 5), registry=r),
+            "by: 5 given; expected the name of a label",
+        ),
         (lambda r: aiosvc.count(ORDERS, "Orders."), "given beside a metric"),
         (lambda r: aiosvc.count(LABELLED), "with labels ('a', 'b') given; expected labels(...)"),
         (lambda r: aiosvc.timed(SECONDS), "with labels ('a',) given"),
