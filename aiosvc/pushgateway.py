@@ -74,7 +74,7 @@ class Gateway:
         elif password is not None:
             raise ConfigError("password given without username; give both")
         handlers = [] if tls is None else [urllib.request.HTTPSHandler(context=tls)]
-        self._opener = urllib.request.build_opener(*handlers)
+        self._opener = urllib.request.build_opener(_NoRedirects, *handlers)
 
     def push(
         self, method: str, body: bytes, *, seconds: float, stop: threading.Event | None = None
@@ -111,7 +111,7 @@ class Gateway:
         except urllib.error.HTTPError as error:
             with error:
                 said = error.read(500).decode(errors="replace").strip()
-            text = f"answered {error.code}: {said}"
+            text = f"answered {error.code}: {error.headers.get('Location') or said}"
             if error.code < HTTPStatus.INTERNAL_SERVER_ERROR and error.code not in TEMPORARY:
                 raise PushError(f"{self.url}: {text}") from None
             raise _TryAgainError(text) from error
@@ -122,6 +122,13 @@ class Gateway:
         except Exception as error:
             # http.client's own, for what is no HTTP.
             raise _TryAgainError(f"{type(error).__name__}: {error}") from error
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for the answer that it is: what is asked elsewhere is no longer a push."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Ask nowhere else."""
 
 
 class _TryAgainError(Exception):

@@ -37,15 +37,17 @@ def fake_gateway(statuses: Sequence[int] = ()) -> Iterator[FakeGateway]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
             gateway.pushed.append(Pushed(self.command, self.path, dict(self.headers), body))
             status = answers.pop(0) if answers else 202
             if status:
                 self.send_response(status)
+                if status // 100 == 3:
+                    self.send_header("Location", "/login")
                 self.end_headers()
                 self.wfile.write(b"because")
 
-        do_POST = do_PUT  # noqa: N815 - the base class's name
+        do_GET = do_POST = do_PUT  # noqa: N815 - the base class's names
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

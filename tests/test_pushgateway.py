@@ -96,6 +96,18 @@ def test_a_refusal_is_final(status: int) -> None:
     assert len(server.pushed) == 1
 
 
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_a_refusal(status: int, method: str) -> None:
+    """What is asked for elsewhere, with the password, would be no push: it is told where to."""
+    with (
+        fake_gateway([status]) as server,
+        pytest.raises(PushError, match=f"answered {status}: /login"),
+    ):
+        Gateway(server.url, "b", username="me", password="x").push(method, b"a 1\n", seconds=30)
+    assert [each.method for each in server.pushed] == [method]
+
+
 def test_the_deadline() -> None:
     """When time is up the last failure is told; one attempt is made in any case."""
     times = iter([0.0, 1.0, 1.0, 2.0, 2.0, 9.999, 10.5, 11.0])
