@@ -7,6 +7,7 @@ takes time linear in the text, whatever it holds.
 Sources: prometheus.io, "Text-based format" and "UTF-8 escaping schemes"; OpenMetrics 1.0.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -136,18 +137,22 @@ class _Reading:
             name = _unquoted(name)
         elif not NAME.fullmatch(name):
             raise UnreadableError(f"{name!r} is no name of a family")
+        if not self.openmetrics:
+            # What is said of a histogram's samples is said of the histogram.
+            name = next((family.name for family in self._claims(name)), name)
         if keyword == "HELP":
             self._say(name, rest)
         elif keyword == "TYPE" and rest:
             self._type(name, rest)
 
     def _say(self, name: str, documentation: str) -> None:
+        family = self._family(name)
+        if not documentation:
+            return
         if name in self._helped:
             raise UnreadableError("a second HELP line for the same family")
-        family = self._family(name)
-        if documentation:
-            self._helped.add(name)
-            family.help = documentation
+        self._helped.add(name)
+        family.help = documentation
 
     def _type(self, name: str, kind: str) -> None:
         kind = kind.lower()
@@ -170,11 +175,11 @@ class _Reading:
         elif self.openmetrics:
             place = len(name)
         rest = self._rest.fullmatch(text, place)
-        if not name or rest is None or not NUMBER.fullmatch(rest[1]):
+        if not name or rest is None or not _is_number(rest[1]):
             raise UnreadableError("expected a name, labels and a number")
         family = self._owner(name)
         bound = labels.get(BOUNDS.get(family.type, ""))
-        if bound is not None and not NUMBER.fullmatch(bound):
+        if bound is not None and not _is_number(bound):
             raise UnreadableError(f"label {BOUNDS[family.type]!r} is no number")
         series = Series(name, labels, number)
         key = (name, rest[2], *sorted(labels.items()))
@@ -207,6 +212,13 @@ class _Reading:
 
     def _family(self, name: str) -> Family:
         return self.families.setdefault(name, Family(name))
+
+
+def _is_number(text: str) -> bool:
+    if not NUMBER.fullmatch(text):
+        return False
+    # As in Go, one that is too big to be written otherwise is no infinity.
+    return math.isfinite(float(text)) or not any(map(str.isdigit, text))
 
 
 def _labels(text: str, place: int, name: str, labels: dict[str, str]) -> tuple[str, int]:

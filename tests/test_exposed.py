@@ -18,7 +18,8 @@ GOOD = [
     "# HELP a Some text with \\\\ and \\n.\n# TYPE a gauge\na 1\n", "# HELP a  x  \na 1\n",
     '# TYPE a histogram\na_bucket{le="+Inf"} 1\na_count 1\na_sum 1\n', "# TYPE a COUNTER\na 1\n",
     "# TYPE a\n", "# TYPE a \na 1\n", "# HELP a\n", "#TYPE a gauge\na 1\n", "  # HELP a x\na 1\n",
-    'a_bucket{le="x"} 1\n', "# UNIT a b\na 1\n",
+    'a_bucket{le="x"} 1\n', "# UNIT a b\na 1\n", "# HELP a x\n# HELP a \na 1\n", "a 1e308\n",
+    "# TYPE a histogram\n# HELP a_sum x\na_sum 1\n", "# TYPE a gauge\n# TYPE a_sum gauge\na_sum 1\n",
 ]  # fmt: skip
 
 BAD = [
@@ -29,6 +30,8 @@ BAD = [
     "# HELP a x\n# HELP a y\na 1\n", "<html>\n", "a 1_000\n", "a 0x1p3\n", "a 1\r\n", "a 1  \n",
     "a 1 1700000000000 \n", "a 1 1.5\n", "a 1e5 # x\n", "# TYPE a gauge \na 1\n",
     "# TYPE 1a gauge\n", "# HELP a-b x\n", "#TYPE a b c\n", "# TYPE a gaugehistogram\na 1\n",
+    "# TYPE a histogram\n# TYPE a_sum gauge\n", "# HELP a x\n# TYPE a summary\n# HELP a_sum y\n",
+    "a 1e309\n", "a -1e400\n",
     '# TYPE a histogram\na_bucket{le="x"} 1\n', '# TYPE a summary\na{quantile="x"} 1\n',
 ]  # fmt: skip
 
