@@ -9,12 +9,14 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from time import monotonic
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from aiosvc.errors import AiosvcError
 from aiosvc.exposed import Family, UnreadableError, read_families
@@ -26,6 +28,9 @@ __all__ = ["CheckOptions", "SourceError", "check"]
 
 #: Bytes of a text at most.
 LIMIT: Final = 256 * 1024 * 1024
+
+#: Bytes of an answer that are read at once.
+CHUNK: Final = 64 * 1024
 
 #: Families whose number of series is shown.
 SHOWN: Final = 10
@@ -65,7 +70,8 @@ def check(source: str, options: CheckOptions, say: Callable[[str], object] = pri
     try:
         families, openmetrics = read_families(text)
     except UnreadableError as error:
-        raise SourceError(f"{source}: {error}; expected the text of a scrape") from None
+        shown = _taken_apart(source)[0] if "://" in source else source
+        raise SourceError(f"{shown}: {error}; expected the text of a scrape") from None
     problems = lint(families, openmetrics=openmetrics, max_series=options.max_series)
     show = _as_json if options.format == "json" else _as_text
     for line in show(problems, families):
@@ -116,25 +122,53 @@ def _head(path: Path) -> bytes:
         return file.read(LIMIT + 1)
 
 
-def _fetched(url: str, timeout: float) -> str:
-    parts = urlsplit(url)
+def _taken_apart(url: str) -> tuple[str, str]:
+    """Return a URL without user and password, since errors show it, and these."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises where it is no number
+    except ValueError as error:
+        raise SourceError(f"{url}: {error}; expected a URL like http://host:8000/metrics") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SourceError(f"{url}: expected a URL like http://host:8000/metrics")
+    credentials, _, netloc = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=netloc)), credentials
+
+
+def _fetched(given: str, timeout: float) -> str:
+    url, credentials = _taken_apart(given)
+    parts = urlsplit(url)
     if parts.path in ("", "/"):
         parts = parts._replace(path="/metrics")
-    request = urllib.request.Request(  # noqa: S310 - http or https
-        urlunsplit(parts), headers={"Accept": TEXT.content_type}
-    )
     try:
+        request = urllib.request.Request(  # noqa: S310 - http or https
+            urlunsplit(parts), headers={"Accept": TEXT.content_type}
+        )
+        if credentials:
+            encoded = b64encode(unquote_to_bytes(credentials)).decode()
+            request.add_unredirected_header("Authorization", f"Basic {encoded}")
+        deadline = monotonic() + timeout
         with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310 - the same
-            body = response.read(LIMIT + 1)
+            body = b"".join(_chunks(response, deadline))
     except urllib.error.HTTPError as error:
         with error:
             raise SourceError(f"{url}: answered {error.code} {error.reason}") from error
+    except TimeoutError as error:
+        raise SourceError(f"{url}: timed out; no whole answer within {timeout:g} s") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise SourceError(f"{url}: {reason}") from error
     return _decoded(url, body)
+
+
+def _chunks(response: HTTPResponse, deadline: float) -> Iterator[bytes]:
+    """Give what is read, up to a little more than may be; raises TimeoutError past *deadline*."""
+    size = 0
+    while size <= LIMIT and (some := response.read1(CHUNK)):
+        size += len(some)
+        yield some
+        if monotonic() > deadline:
+            raise TimeoutError
 
 
 def _decoded(source: str, body: bytes) -> str:

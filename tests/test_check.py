@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,20 @@ WRONG = "# TYPE requestCount counter\nrequestCount 1\n"
 
 
 @contextmanager
-def serving(body: bytes, status: int = 200) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """Serve a body, and give the URL and what was asked."""
-    asked: list[tuple[str, Any]] = []
+def serving(
+    body: bytes | Iterator[bytes], status: int = 200
+) -> Iterator[tuple[str, list[tuple[str, Any, Any]]]]:
+    """Serve a body, and give the URL and what was asked: path, Accept and Authorization."""
+    asked: list[tuple[str, Any, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append((self.path, self.headers["Accept"]))
+            asked.append((self.path, self.headers["Accept"], self.headers["Authorization"]))
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # of a client that has seen enough
+                for chunk in (body,) if isinstance(body, bytes) else body:
+                    self.wfile.write(chunk)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -99,9 +103,34 @@ def test_a_url(capsys: pytest.CaptureFixture[str]) -> None:
     with serving(CLEAN.encode()) as (url, asked):
         for path in ("", "/", "/metrics", "/m?x=1"):
             assert main(["check", url + path]) == 0
-    assert [path for path, _ in asked] == ["/metrics", "/metrics", "/metrics", "/m?x=1"]
+    assert [path for path, *_ in asked] == ["/metrics", "/metrics", "/metrics", "/m?x=1"]
     assert asked[0][1].startswith("text/plain")
     assert "no problems" in capsys.readouterr().out
+
+
+def test_a_url_with_a_password(capsys: pytest.CaptureFixture[str]) -> None:
+    """User and password in a URL are sent, and shown to nobody."""
+    with serving(CLEAN.encode()) as (url, asked):
+        there = url.replace("//", "//me:p%40ss:w@")
+        assert main(["check", there]) == 0
+    assert [authorization for *_, authorization in asked] == ["Basic bWU6cEBzczp3"]
+    with serving(b"<html>\n") as (url, _):
+        assert main(["check", url.replace("//", "//me:secret@")]) == 2
+    assert main(["check", url.replace("//", "//me:secret@")]) == 2
+    said = capsys.readouterr()
+    assert "secret" not in said.err + said.out
+
+
+def test_an_answer_without_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """A stream that goes on for ever, an event source's for example, is left in time."""
+
+    def forever() -> Iterator[bytes]:
+        while True:
+            yield b": still here\n" * 1000
+
+    with serving(forever()) as (url, _):
+        assert main(["check", "--fetch-timeout=0.1", url]) == 2
+    assert "timed out; no whole answer within 0.1 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -132,7 +161,7 @@ def test_nobody_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         assert main(["check", "--fetch-timeout=0.05", f"http://127.0.0.1:{port}"]) == 2
-    assert "timed out" in capsys.readouterr().err
+    assert "timed out; no whole answer within 0.05 s" in capsys.readouterr().err
     assert main(["check", f"http://127.0.0.1:{port}"]) == 2
     assert "refused" in capsys.readouterr().err
     for source, says in (
