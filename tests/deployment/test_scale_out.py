@@ -105,31 +105,33 @@ async def test_three_replicas_on_one_queue(directory: Path) -> None:
                 found: list[dict[str, Any]] = await response.json()
             return {alert["labels"]["alertname"] for alert in found}
 
-        # One that is killed is down, and Alertmanager hears of it, and of its return.
+        async def hears(*names: str) -> None:
+            await poll(active, set(names).issubset, f"{names}", deadline=PATIENCE)
+
+        async def hears_no_more(*names: str) -> None:
+            await poll(active, set(names).isdisjoint, f"no {names}", deadline=PATIENCE)
+
+        # One that is killed is down, and Alertmanager hears of it.
         await replicas[0].kill()
         await prometheus.wait_for_value("sum(up)", lambda up: up == REPLICAS - 1)
-        await poll(active, lambda now: "AiosvcTargetDown" in now, "the alert", deadline=PATIENCE)
-        await stack.enter_async_context(replica(directory, redis, ports[0]))
+        await hears("AiosvcTargetDown")
+        assert "AiosvcServiceAbsent" not in await active()
+
+        # With the others the service is gone, and that reaches it too, as does their return.
+        await asyncio.gather(*(each.kill() for each in replicas[1:]))
+        await hears("AiosvcServiceAbsent")
+        again = [replica(directory, redis, port) for port in ports]
+        await asyncio.gather(*(stack.enter_async_context(each) for each in again))
         await prometheus.wait_for_value("sum(up)", lambda up: up == REPLICAS)
-        await poll(active, lambda now: "AiosvcTargetDown" not in now, "its end", deadline=PATIENCE)
+        await hears_no_more("AiosvcServiceAbsent", "AiosvcTargetDown")
 
         # Without the broker every order is refused, which burns the budget.
         await redis.kill()
         refusing = asyncio.create_task(_order(session, ports, 100_000))
         try:
-            await poll(
-                active,
-                lambda now: "AiosvcErrorBudgetBurnFast" in now,
-                "the budget's alert",
-                deadline=PATIENCE,
-            )
+            await hears("AiosvcErrorBudgetBurnFast")
             await redis.again()
-            await poll(
-                active,
-                lambda now: "AiosvcErrorBudgetBurnFast" not in now,
-                "the end of the budget's alert",
-                deadline=PATIENCE,
-            )
+            await hears_no_more("AiosvcErrorBudgetBurnFast")
         finally:
             refusing.cancel()
             await asyncio.wait([refusing])
