@@ -10,10 +10,14 @@ from typing import Literal
 
 __all__ = [
     "CATALOGUE",
+    "CLIENTS",
     "DURATION_BUCKETS",
+    "JOBS",
     "LIFETIME_BUCKETS",
     "PAUSE_BUCKETS",
     "PROCESSING_BUCKETS",
+    "QUEUES",
+    "RUNTIME",
     "SIZE_BUCKETS",
     "WAIT_BUCKETS",
     "MetricSpec",
@@ -703,3 +707,17 @@ BUILD_INFO = MetricSpec(
 CATALOGUE: tuple[MetricSpec, ...] = tuple(
     row for row in list(globals().values()) if isinstance(row, MetricSpec)
 )
+
+
+def _beginning(*prefixes: str) -> tuple[MetricSpec, ...]:
+    return tuple(row for row in CATALOGUE if row.name.startswith(prefixes))
+
+
+#: What there is to say of any process.
+RUNTIME: tuple[MetricSpec, ...] = _beginning("asyncio_", "process_", "python_", "aiosvc_")
+#: Of queues, their workers and their jobs.
+QUEUES: tuple[MetricSpec, ...] = _beginning("queue_", "worker")
+#: Of requests that it makes of others.
+CLIENTS: tuple[MetricSpec, ...] = _beginning("http_client_")
+#: Of a job that ends.
+JOBS: tuple[MetricSpec, ...] = _beginning("job_")

@@ -39,6 +39,7 @@ from aiohttp import (
 from aiohttp.http import HttpProcessingError
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from aiosvc.catalogue import CLIENTS
 from aiosvc.collector import collector_of
 from aiosvc.config import Settings
 from aiosvc.errors import ConfigError
@@ -238,7 +239,7 @@ def _tracing(
         raise ConfigError(f"name: {name!r} given; expected what the label 'client' is to say")
     allowed = Hosts(hosts)
     bounds = Settings(buckets=tuple(buckets)).duration_bounds
-    collector = collector_of(registry)
+    collector = collector_of(registry, CLIENTS)
     with _lock:
         known = _configs.setdefault(registry, {})
         tracing = known.get(name)

@@ -4,6 +4,9 @@ The one collector that aiosvc puts into a registry, whoever uses that registry.
 Rule: one collector per registry, found again by whoever comes second, so two applications can share
 a registry. Rule: counters outlive the application that counted them; its gauges leave with it.
 
+Rule: a name is ours from when there may be something to export under it. A program that serves no
+requests and watches no queue keeps those names for metrics of its own.
+
 Theory of operation. What there is to say is read in steps, between which requests are served, and
 applications may come and go. One that goes leaves its counters to the collector; who was reading
 meanwhile may have seen them in both places or in neither, so it begins again.
@@ -48,6 +51,7 @@ class ServiceCollector:
 
     def __init__(self, ownership: Ownership | None = None) -> None:
         self.ownership = Ownership() if ownership is None else ownership
+        self._owned = frozenset(CATALOGUE if ownership is None else ())
         self._shared: dict[str, Any] = {}
         self._reporters: list[Reporter] = []
         self._retired = Readings()
@@ -116,10 +120,31 @@ class ServiceCollector:
         shared: T = self._shared.setdefault(what, make())
         return shared
 
+    def own(self, specs: Iterable[MetricSpec], registry: CollectorRegistry) -> None:
+        """
+        Have these names in *registry*, beside those that are ours already.
+
+        Raises ValueError where somebody has one of them; then all is as before.
+        """
+        before, wanted = self._owned, self._owned.union(specs)
+        if wanted == before:
+            return
+        if before:
+            registry.unregister(self)
+        self._owned = wanted
+        try:
+            registry.register(self)
+        except ValueError:
+            self._owned = before
+            if before:
+                registry.register(self)
+            raise
+        self.ownership.reconsider()
+
     def describe(self) -> Iterator[Metric]:
         """Give the names that are ours, so that a registry refuses a second owner."""
         for spec in CATALOGUE:
-            if self.ownership.exports(spec):
+            if self._exports(spec):
                 yield family_of(spec)
 
     def collect(self) -> Iterator[Metric]:
@@ -132,7 +157,7 @@ class ServiceCollector:
         """Give the same as `collect`, without making samples of it."""
         readings = yield from self._read()
         for spec in CATALOGUE:
-            if not self.ownership.exports(spec):
+            if not self._exports(spec):
                 continue
             names = spec.labels + self._extra.get(spec, ())
             if spec in readings.distributions:
@@ -147,6 +172,9 @@ class ServiceCollector:
                 numbers = readings.numbers.pop(spec).items()
                 yield layout, (Row(labels, (number,)) for labels, number in numbers)
         yield from readings.families.values()
+
+    def _exports(self, spec: MetricSpec) -> bool:
+        return spec in self._owned and self.ownership.exports(spec)
 
     def _read(self) -> Generator[bytes, None, Readings]:
         for _ in range(ATTEMPTS):
@@ -229,25 +257,28 @@ _collectors: WeakKeyDictionary[CollectorRegistry, ServiceCollector] = WeakKeyDic
 _collectors_lock = threading.Lock()
 
 
-def collector_of(registry: CollectorRegistry) -> ServiceCollector:
+def collector_of(
+    registry: CollectorRegistry, specs: Iterable[MetricSpec] = CATALOGUE
+) -> ServiceCollector:
     """
-    Return the registry's collector, registered at the first call.
+    Return the registry's collector, which has the names of *specs* from now on.
 
-    Raises ConfigError where the registry already has metrics of ours that somebody else made.
+    It has those that are of any process in any case. Raises ConfigError where the registry already
+    has metrics of these names that somebody else made.
     """
     with _collectors_lock:
         known = _collectors.get(registry)
         if known is None:
             known = ServiceCollector(Ownership(registry))
-            try:
-                registry.register(known)
-            except ValueError as error:
-                raise ConfigError(
-                    f"registry: {error}; aiosvc exports these itself: remove your own metrics of "
-                    "the same name, or pass a registry of its own with registry="
-                    "prometheus_client.CollectorRegistry()"
-                ) from error
-            _collectors[registry] = known
+        try:
+            known.own((*catalogue.RUNTIME, *specs), registry)
+        except ValueError as error:
+            raise ConfigError(
+                f"registry: {error}; aiosvc exports these itself: remove your own metrics of "
+                "the same name, or pass a registry of its own with registry="
+                "prometheus_client.CollectorRegistry()"
+            ) from error
+        _collectors[registry] = known
         return known
 
 

@@ -53,6 +53,10 @@ class Ownership:
             known = self._families[family.name] = self._is_free(family)
         return known
 
+    def reconsider(self) -> None:
+        """Find out anew which families of users' sources may be exported: names were taken since."""
+        self._families.clear()
+
     def look(self) -> None:
         """Leave to any ProcessCollector in the registry the standard names that it exports."""
         registry = None if self._registry is None else self._registry()

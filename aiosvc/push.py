@@ -56,7 +56,7 @@ class PushOnExit:
         self._interval = interval
         self._deadline = deadline
         self._now = now
-        self._collector = collector_of(registry)
+        self._collector = collector_of(registry, catalogue.JOBS)
         self._exposition = Exposition(registry, on_error=self._collector.error)
         self._begun: float | None = None
         self._ended: float | None = None

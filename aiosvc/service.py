@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from aiosvc import catalogue
 from aiosvc.brokers import BrokerQueue, SharedQueues
+from aiosvc.catalogue import CATALOGUE, QUEUES
 from aiosvc.collector import collector_of
 from aiosvc.config import Settings
 from aiosvc.errors import ConfigError
@@ -48,7 +49,9 @@ class Observer:
     `registry` is the prometheus_client registry that everything is in; `sampler` takes sources of
     your own; `health` takes checks that /readyz asks; `settings` are the options in force;
     `admin_url` is where the admin server is while it runs. With *of_loop* False the loop that it is
-    started on is none of the service's, so nothing is told of that loop.
+    started on is none of the service's, so nothing is told of that loop. With *of_requests* False
+    the program serves none that are measured here: the names of their metrics stay free for its own,
+    and those of queues until one is watched.
     """
 
     def __init__(
@@ -58,12 +61,13 @@ class Observer:
         health: Health | None = None,
         *,
         of_loop: bool = True,
+        of_requests: bool = True,
     ) -> None:
         self.registry = registry
         self.settings = settings
         self.health = Health() if health is None else health
         self.admin_url: str | None = None
-        self.collector = collector_of(registry)
+        self.collector = collector_of(registry, CATALOGUE if of_requests else ())
         labels = LabelPolicy(settings.labels, self.collector.error)
         self.collector.claim("request duration buckets", settings.duration_bounds)
         self.collector.claim("response start buckets", settings.response_start_bounds)
@@ -110,6 +114,7 @@ class Observer:
         Raises ConfigError for anything else, and where another queue has the name or it holds
         anything but letters, digits, '_', '-' and '.'.
         """
+        self._own_queues()
         if isinstance(queue, JobQueue):
             self._watch_jobs(queue, name, interval, timeout)
             return queue
@@ -146,10 +151,12 @@ class Observer:
         *jobs* are the names that become label values; without any, the first fifty do. *slots* is
         how many jobs can run at once, where that is known. Raises ConfigError for a wrong name.
         """
+        self._own_queues()
         return self._queues.track(name, jobs, slots)
 
     def count_jobs(self, ledger: Ledger) -> None:
         """Export what *ledger* counts, for an adapter of an engine that is not ours."""
+        self._own_queues()
         self._queues.include(ledger)
 
     def worker_pool(
@@ -167,7 +174,11 @@ class Observer:
         fields of `aiosvc.queues.PoolOptions`. Raises ConfigError for a wrong one, and as
         `watch_queue` does.
         """
+        self._own_queues()
         return self._queues.pool(queue, handler, name, **options)
+
+    def _own_queues(self) -> None:
+        collector_of(self.registry, QUEUES)
 
     def stalls(self) -> list[Stall]:
         """

@@ -14,7 +14,7 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.test_utils import TestServer
 from processes import until
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from yarl import URL
 
 import aiosvc
@@ -620,6 +620,23 @@ def test_wrong_hosts(registry: CollectorRegistry, host: Any) -> None:
     """What is no host's name is a ConfigError."""
     with pytest.raises(aiosvc.ConfigError, match=r"hosts: .* given; expected a host"):
         client.trace_config(registry=registry, hosts=[host])
+
+
+async def test_names_of_others(server: TestServer, registry: CollectorRegistry) -> None:
+    """A program's own metrics may be called as aiosvc's of a server; a server's setup refuses that."""
+    Counter("http_requests", "Mine.", registry=registry).inc()
+    config = client.trace_config(registry=registry)
+    async with ClientSession(trace_configs=[config]) as session:
+        await read_all(session, server.make_url("/"))
+        with pytest.raises(aiosvc.ConfigError, match="http_requests_total"):
+            aiosvc.setup(web.Application(), registry=registry)
+        await read_all(session, server.make_url("/"))
+    assert ended(registry) == {("GET", "_other", "200", ""): 2}
+    other = CollectorRegistry()
+    client.trace_config(registry=other)
+    aiosvc.setup(web.Application(), registry=other)
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        Counter("http_requests", "Mine.", registry=other)
 
 
 async def test_options(registry: CollectorRegistry) -> None:

@@ -11,6 +11,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from aiosvc import catalogue, ownership
@@ -148,6 +149,23 @@ def test_other_names_are_refused_as_before() -> None:
     Gauge("process_threads", "Mine.", registry=registry)
     with pytest.raises(ConfigError, match="process_threads"):
         collector_of(registry)
+
+
+def test_a_source_of_a_name_that_is_ours_later() -> None:
+    """A source's family is exported while its name is free, and no longer than that."""
+    registry = CollectorRegistry()
+    collector = collector_of(registry, ())
+
+    class Source:
+        def report(self, readings: Readings) -> None:
+            readings.family(GaugeMetricFamily("queue_depth", "Mine.", value=5))
+
+    collector.attach(Source())
+    assert registry.get_sample_value("queue_depth") == 5
+    assert collector_of(registry, catalogue.QUEUES) is collector
+    assert registry.get_sample_value("queue_depth") is None
+    where = {"where": "family queue_depth"}
+    assert registry.get_sample_value("aiosvc_instrumentation_errors_total", where) is not None
 
 
 def test_what_services_share_is_made_once() -> None:

@@ -45,6 +45,17 @@ class Clock:
         return self.now - 10
 
 
+def test_names_that_a_job_may_have(registry: CollectorRegistry) -> None:
+    """What aiosvc calls requests and queues is free for the job's own metrics."""
+    Counter("http_requests", "Requests.", registry=registry).inc(2)
+    with fake_gateway() as server:
+        with aiosvc.push_on_exit(server.url, job="b", registry=registry):
+            Counter("queue_items_dropped", "Dropped.", registry=registry).inc()
+        [put] = server.pushed
+    assert "http_requests_total 2.0" in put.body
+    assert "queue_items_dropped_total 1.0" in put.body
+
+
 def test_a_job_that_ends_well(registry: CollectorRegistry) -> None:
     """Its group is replaced by what it counted, and when it began, ended and succeeded."""
     with fake_gateway() as server:

@@ -83,6 +83,9 @@ def start_metrics_server(
     own. The options are the fields of `aiosvc.admin.AdminOptions` that concern protection, such as
     *web_config*, a file with TLS and users as Prometheus's exporters have it.
 
+    The program's own metrics may have the names that aiosvc gives to requests and queues; those of a
+    queue that the observer is to watch may not.
+
     Raises BindError where the address is not to be had, and ConfigError for a wrong option.
     """
     admin = make(AdminOptions, {"admin_port": port, "admin_host": addr, **options})
@@ -91,7 +94,7 @@ def start_metrics_server(
         health = Health(live_timeout=admin.live_timeout)
     # The loop that samples and serves here is free when the program's own is blocked: what is true
     # of it says nothing of the program, and would be taken for it.
-    observer = Observer(registry, settings, health, of_loop=False)
+    observer = Observer(registry, settings, health, of_loop=False, of_requests=False)
     scraper = Scraper(registry, settings, aside=True)
     server = AdminServer(
         metrics_handler(scraper, observer.collector.refresh),

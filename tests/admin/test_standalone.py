@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from processes import DEADLINE, REPOSITORY, free_port
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from aiosvc.admin import MetricsServer, start_metrics_server
@@ -63,6 +63,62 @@ def test_own_metrics_and_samples() -> None:
         assert get(f"{server.url}/livez") == (200, "live\n")
         assert get(f"{server.url}/readyz") == (200, "ready\n")
         assert get(f"{server.url}/")[0] == 200
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("first", ["the metrics", "the server"])
+def test_what_a_guide_shows(first: str) -> None:
+    """A program's own metrics may have the names that aiosvc gives to requests and queues."""
+    registry = CollectorRegistry()
+    with ExitStack() as stack:
+        if first == "the server":
+            server = start_metrics_server(0, registry=registry)
+            stack.callback(server.stop)
+        requests = Counter(
+            "http_requests_total", "Requests.", ["method", "endpoint", "status"], registry=registry
+        )
+        seconds = Histogram(
+            "http_request_duration_seconds", "Latency.", ["endpoint"], registry=registry
+        )
+        connections = Gauge("active_connections", "Connections.", registry=registry)
+        depth = Gauge("queue_depth", "Items.", ["queue_name"], registry=registry)
+        if first == "the metrics":
+            server = start_metrics_server(0, registry=registry)
+            stack.callback(server.stop)
+        requests.labels("GET", "/api/users", "200").inc(2)
+        seconds.labels("/api/users").observe(0.2)
+        connections.set(7)
+        depth.labels("email").set(3)
+        server.observer.sampler.add("answer", lambda: 42.0, interval=0.05)
+        wait_for(lambda: samples(server).get("answer[]") == 42, "it is sampled")
+        text = get(f"{server.url}/metrics")[1]
+        assert [
+            line for line in text.splitlines() if line.startswith(("http_requests_total", "queue_"))
+        ] == [
+            'http_requests_total{endpoint="/api/users",method="GET",status="200"} 2.0',
+            'queue_depth{queue_name="email"} 3.0',
+        ]
+        assert text.count("# TYPE http_requests_total ") == 1
+        assert "active_connections 7.0" in text
+        # Two that go by one name can't both be shown.
+        with pytest.raises(ConfigError, match=r"'queue_depth'.*remove your own metrics"):
+            server.observer.watch_queue(asyncio.Queue[int](5), name="jobs")
+        assert get(f"{server.url}/metrics")[0] == 200
+
+
+def test_names_of_a_queue_that_is_watched() -> None:
+    """From then on they are taken, and everything else is as it was."""
+    registry = CollectorRegistry()
+    server = start_metrics_server(0, registry=registry)
+    try:
+        before = samples(server).keys()
+        server.observer.track_jobs("email", jobs=["send"])
+        assert before <= samples(server).keys()
+        name = "queue_items_completed_total"
+        assert name in get(f"{server.url}/metrics?name[]={name}")[1]
+        with pytest.raises(ValueError, match="Duplicated timeseries"):
+            Gauge("queue_depth", "Items.", registry=registry)
     finally:
         server.stop()
 
