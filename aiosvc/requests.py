@@ -194,6 +194,10 @@ class RequestMetrics:
     def steps(self, readings: Readings) -> Iterator[None]:
         """Add all of it to *readings*, and give way after each few series."""
         readings.declare(*(OTEL_FAMILIES if self._otel else CLASSIC_FAMILIES), *FAMILIES)
+        if self._in_flight is not None:
+            # First, since whoever looks at them may find that some are over, and counts these.
+            self._report_in_flight(self._in_flight, readings)
+            yield
         overflow = {"method": -self.bad_requests, "endpoint": 0}
         for place, series in enumerate(list(self._routes.values())):
             if place % STEP == STEP - 1:
@@ -222,9 +226,6 @@ class RequestMetrics:
         if self.sees_connections:
             readings.number(catalogue.HTTP_BAD_REQUESTS, self.bad_requests)
             readings.number(catalogue.CONNECTIONS, self.connections)
-        if self._in_flight is not None:
-            yield
-            self._report_in_flight(self._in_flight, readings)
 
     def _report_in_flight(self, in_flight: InFlight, readings: Readings) -> None:
         for labels in in_flight.labels(otel=self._otel):

@@ -341,9 +341,19 @@ def test_server_that_forgets_to_close(registry: CollectorRegistry) -> None:
     next(body)
     del body
     gc.collect()
-    assert in_progress(registry) == {}
     assert requests_of(registry) == {"GET _unmatched 203": 1}
+    assert in_progress(registry) == {}
     assert failures_of(registry) == {"client_disconnected": 1}
+
+
+def test_client_of_flask_that_reads_no_body(registry: CollectorRegistry) -> None:
+    """A test that looks at a status, and then at the metrics, finds its request there."""
+    app = make_flask()
+    setup(app, registry)
+    client = app.test_client()
+    assert client.get("/users/7").status_code == 200
+    assert requests_of(registry) == {"GET /users/{id} 200": 1}
+    assert failures_of(registry) == {}
 
 
 def test_close_that_fails(registry: CollectorRegistry) -> None:
