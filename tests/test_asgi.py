@@ -810,6 +810,7 @@ def test_one_event_loop_after_another(registry: CollectorRegistry) -> None:
                 await observed.finish()
 
         asyncio.run(run(number))
+    assert errors_of(registry) == {}
 
 
 async def test_lifespan_that_is_not_supported(registry: CollectorRegistry) -> None:

@@ -256,13 +256,20 @@ class Sampler:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task is not self._task:
             return
+        error: BaseException | None = None
         try:
             task.result()
-        except BaseException as error:  # noqa: BLE001 - it goes on anyhow
-            self._on_error("sampler", error)
+        except BaseException as raised:  # noqa: BLE001 - it goes on anyhow
+            error = raised
         loop = task.get_loop()
         if not loop.is_closed():
-            self._restart = loop.call_later(self.interval, self._launch)
+            self._restart = loop.call_later(self.interval, self._again, error)
+
+    def _again(self, error: BaseException | None) -> None:
+        # Told only now: a loop that ends cancels everything, and has no later.
+        if error is not None:
+            self._on_error("sampler", error)
+        self._launch()
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
