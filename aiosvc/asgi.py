@@ -15,6 +15,7 @@ that serves; where nobody tells of a start (no lifespan), it starts with the fir
 
 import asyncio
 import logging
+import os
 from contextlib import aclosing
 from typing import Any, Final, Unpack
 
@@ -32,7 +33,7 @@ from aiosvc.asgiexchange import (
     SocketExchange,
 )
 from aiosvc.config import Options, Settings, settings_of
-from aiosvc.errors import AiosvcError, ConfigError
+from aiosvc.errors import AiosvcError, BindError, ConfigError
 from aiosvc.exchange import Exchanges
 from aiosvc.frameworks import EXCHANGE
 from aiosvc.gateway import (
@@ -129,6 +130,8 @@ class ObservedApp(Observer):
             self._prepare(loop)
             self.begin()
             self._beside.start()
+        except BindError as error:
+            log.warning("this process (%d) has no admin server: %s", os.getpid(), error)
         except Exception as error:  # noqa: BLE001 - requests go on without, on trio for example
             self._may_begin = False
             self.collector.error("start", error)

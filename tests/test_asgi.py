@@ -779,6 +779,27 @@ async def test_a_port_that_is_taken_is_told_at_the_start(
     await server.wait_closed()
 
 
+async def test_a_port_that_is_taken_without_a_start(
+    registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nobody can be told at a start, a line is logged and requests go on."""
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    admin = aiosvc.AdminOptions(admin_port=port)
+    observed = aiosvc.asgi.setup(make_bare(), registry=registry, admin=admin)
+    with caplog.at_level("WARNING", "aiosvc"):
+        await ask(observed, "/")
+        await ask(observed, "/")
+    (record,) = [each for each in caplog.records if each.name == "aiosvc"]
+    assert f"port {port} is taken" in record.getMessage()
+    assert record.exc_info is None
+    assert requests_of(registry) == {"GET /things/{id} 200": 2}
+    assert errors_of(registry) == {}
+    await observed.finish()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_admin_server(registry: CollectorRegistry) -> None:
     """An admin server is there while the application runs."""
     app = Starlette()
