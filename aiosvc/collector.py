@@ -18,6 +18,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from itertools import accumulate, starmap
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -129,7 +130,7 @@ class ServiceCollector:
         before, wanted = self._owned, self._owned.union(specs)
         if wanted == before:
             return
-        if before:
+        with suppress(KeyError):  # not there yet, or taken out by somebody
             registry.unregister(self)
         self._owned = wanted
         try:

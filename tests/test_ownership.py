@@ -168,6 +168,15 @@ def test_a_source_of_a_name_that_is_ours_later() -> None:
     assert registry.get_sample_value("aiosvc_instrumentation_errors_total", where) is not None
 
 
+def test_a_registry_that_was_emptied() -> None:
+    """Whoever needs further names after that puts the collector back."""
+    registry = CollectorRegistry()
+    collector = collector_of(registry, ())
+    registry.unregister(collector)
+    assert collector_of(registry, catalogue.QUEUES) is collector
+    assert b"aiosvc_build_info{" in generate_latest(registry)
+
+
 def test_what_services_share_is_made_once() -> None:
     """The second service of a registry gets what the first one made."""
     collector = ServiceCollector()
