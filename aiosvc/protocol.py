@@ -308,10 +308,12 @@ class MeasuredProtocol(RequestHandler):
                 self.length = writer.length
             else:
                 self._on_stream(writer)
-            transport = self.transport
-            if observed.times_headers and transport is not None and not transport.is_closing():
+            if observed.times_headers and not self._is_closing():
                 self.started = perf_counter() - self.begun
         return self.nothing
+
+    def _is_closing(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
 
     def _on_stream(self, writer: Any) -> None:
         if self.length is not None and writer.output_size:
