@@ -394,11 +394,11 @@ async def test_the_admin_server(registry: CollectorRegistry) -> None:
     app = make_app()
 
     async def block(_request: web.Request) -> web.Response:
-        time.sleep(1.5)  # noqa: ASYNC251 - the loop is to be blocked
+        time.sleep(3.0)  # noqa: ASYNC251 - the loop is to be blocked
         return web.Response()
 
     app.router.add_get("/block", block)
-    admin = aiosvc.AdminOptions(admin_port=0, live_timeout=0.3)
+    admin = aiosvc.AdminOptions(admin_port=0, live_timeout=1.0)
     observer = aiosvc.setup(app, registry=registry, admin=admin)
     seen: list[tuple[int, str, str]] = []
 

@@ -348,7 +348,7 @@ async def test_loop_that_ends_under_a_check(elsewhere: Elsewhere) -> None:
     assert (await health.ready()).checks == {"db": "no answer within 0.1 s"}
     stopped.close()
     health.watch_loop(elsewhere.loop)
-    assert (await health.ready()).ok
+    await poll(health.ready, lambda verdict: verdict.ok, "the check on the next loop")
 
 
 async def test_check_on_a_loop_that_ended(elsewhere: Elsewhere) -> None:

@@ -314,8 +314,7 @@ def test_blocked_application() -> None:
         health.set_ready()
         runner = asyncio.run_coroutine_threadsafe(serve(app), application.loop).result(DEADLINE)
         url = f"http://127.0.0.1:{runner.addresses[0][1]}/block"
-        with urllib.request.urlopen(f"{server.url}/livez", timeout=DEADLINE) as reply:
-            assert reply.status == 200
+        wait_for(lambda: ask(server, "/livez").status == 200, "/livez is well")
         client = threading.Thread(
             target=lambda: urllib.request.urlopen(url, timeout=DEADLINE).close()
         )
