@@ -11,18 +11,23 @@ A job that ended well replaces its group in the Pushgateway (PUT), so nothing of
 One that failed, and one that still runs, replaces metrics of the same names only (POST): when it
 succeeded last, and what that run did, is not lost to a failure.
 
+The labels of the group are the Pushgateway's to set, and it refuses everything where two series differ
+in them only. A metric's own label of such a name is pushed as `exported_job`, as Prometheus would call
+it at a scrape.
+
 A signal that ends the process at once, as SIGTERM does unless it is handled, is no end that Python
 sees: `signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))` makes it one.
 """
 
 import logging
+import re
 import ssl
 import threading
 import time
 from asyncio import to_thread
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -38,6 +43,9 @@ __all__ = ["PushOnExit", "push_on_exit"]
 
 log = logging.getLogger("aiosvc")
 
+#: A label of a sample: what is before it, its name, its value.
+PAIR: Final = re.compile(rb'([{,])([a-zA-Z_][a-zA-Z0-9_]*)(="(?:[^"\\]|\\.)*")')
+
 
 class PushOnExit:
     """What `push_on_exit` returns; `pushed` says afterwards whether the last push arrived."""
@@ -47,11 +55,13 @@ class PushOnExit:
         gateway: Gateway,
         registry: CollectorRegistry,
         *,
+        group: Iterable[str],
         interval: float | None,
         deadline: float,
         now: Callable[[], float],
     ) -> None:
         self.pushed = False
+        self._group = frozenset(name.encode() for name in group)
         self._gateway = gateway
         self._interval = interval
         self._deadline = deadline
@@ -144,7 +154,7 @@ class PushOnExit:
 
     def _push(self, method: str, patience: float, stop: threading.Event) -> bool:
         try:
-            body = b"".join(self._exposition.render())
+            body = _without(self._group, b"".join(self._exposition.render()))
             self._gateway.push(method, body, seconds=patience, stop=stop)
         except PushError as error:
             log.error("the job's metrics were not pushed: %s", error)  # noqa: TRY400 - no more to say
@@ -172,12 +182,12 @@ def push_on_exit(
     """
     Return a context manager, for `with` and `async with`, that pushes *registry* when a job ends.
 
-    *gateway* is the URL of a Pushgateway; *job* and *grouping_key* are the labels of the group, which
-    no metric should have too. With *interval*, in seconds, it is pushed while the job runs as well.
-    *username* and *password* are for basic authentication, *tls* for https. An attempt may take
-    *timeout* seconds; failed ones are repeated, less and less often, until *deadline* seconds after
-    the end. Pushed with the rest are `job_last_success_timestamp_seconds`, `job_succeeded` and others;
-    *now* gives their Unix time. `sys.exit(0)` ends a job well.
+    *gateway* is the URL of a Pushgateway; *job* and *grouping_key* are the labels of the group.
+    With *interval*, in seconds, it is pushed while the job runs as well. *username* and *password*
+    are for basic authentication, *tls* for https. An attempt may take *timeout* seconds; failed
+    ones are repeated, less and less often, until *deadline* seconds after the end. Pushed with the
+    rest are `job_last_success_timestamp_seconds`, `job_succeeded` and others; *now* gives their
+    Unix time. `sys.exit(0)` ends a job well.
 
     Raises ConfigError for a wrong option.
     """
@@ -196,4 +206,25 @@ def push_on_exit(
         tls=tls,
         timeout=timeout,
     )
-    return PushOnExit(there, registry, interval=interval, deadline=deadline, now=now)
+    group = ("job", *(grouping_key or {}))
+    return PushOnExit(there, registry, group=group, interval=interval, deadline=deadline, now=now)
+
+
+def _without(names: frozenset[bytes], body: bytes) -> bytes:
+    """Return a text of the Prometheus format with other names for these labels of its samples."""
+    if not any(b'%s="' % name in body for name in names):
+        return body
+
+    def renamed(line: bytes) -> bytes:
+        taken = {pair[2] for pair in PAIR.finditer(line)}
+
+        def free(pair: re.Match[bytes]) -> bytes:
+            name = pair[2]
+            while name in names or (name != pair[2] and name in taken):
+                name = b"exported_" + name
+            return pair[1] + name + pair[3]
+
+        return PAIR.sub(free, line) if taken & names else line
+
+    lines = body.split(b"\n")
+    return b"\n".join([line if line.startswith(b"#") else renamed(line) for line in lines])

@@ -15,7 +15,7 @@ from processes import Process, until
 from prometheus_client import CollectorRegistry, Counter
 
 import aiosvc
-from aiosvc.testing import parse
+from aiosvc.testing import Sample, parse
 
 NOW = 1_700_000_000.0
 
@@ -43,6 +43,28 @@ class Clock:
         """Return the time."""
         self.now += 10
         return self.now - 10
+
+
+def test_labels_of_the_group(registry: CollectorRegistry) -> None:
+    """A metric's label that the group has too gets the name that it has in Prometheus anyway."""
+    jobs = Counter("jobs", 'With {job="x"}.', ["job", "host", "text"], registry=registry)
+    jobs.labels("a", "h", 'x",job="y').inc(1)
+    jobs.labels("b", "h", ",job=").inc(2)
+    both = Counter("both", "Both.", ["job", "exported_job"], registry=registry)
+    both.labels("a", "b").inc()
+    with fake_gateway() as server:
+        with aiosvc.push_on_exit(
+            server.url, job="b", registry=registry, grouping_key={"host": "a"}
+        ):
+            pass
+        [put] = server.pushed
+    assert parse(put.body).series("jobs_total") == [
+        Sample("jobs", "jobs_total", {"exported_job": job, "exported_host": "h", "text": text}, n)
+        for job, text, n in (("a", 'x",job="y', 1.0), ("b", ",job=", 2.0))
+    ]
+    [sample] = parse(put.body).series("both_total")
+    assert sample.labels == {"exported_exported_job": "a", "exported_job": "b"}
+    assert '# HELP jobs_total With {job="x"}.' in put.body
 
 
 def test_names_that_a_job_may_have(registry: CollectorRegistry) -> None:
@@ -284,12 +306,20 @@ async def test_a_real_pushgateway(registry: CollectorRegistry, tmp_path: Path) -
 
 
 async def test_the_global_registry(tmp_path: Path) -> None:
-    """All that a process has by default is taken by a real one too."""
+    """All that a process has by default is taken by a real one too, and labels named like its own."""
     async with Pushgateway(tmp_path) as gateway:
         async with aiosvc.push_on_exit(gateway.url, job="b") as push:
             pass
         assert push.pushed
         assert parse(await gateway.metrics()).value("job_succeeded", {"job": "b"}) == 1
+        jobs = Counter("jobs", "Jobs.", ["job"], registry=(registry := CollectorRegistry()))
+        for name in ("x", "y"):
+            jobs.labels(name).inc()
+        async with aiosvc.push_on_exit(gateway.url, job="c", registry=registry) as push:
+            pass
+        assert push.pushed
+        labels = {"job": "c", "exported_job": "x"}
+        assert parse(await gateway.metrics()).value("jobs_total", labels) == 1
 
 
 async def test_tls_and_password(
