@@ -78,34 +78,46 @@ def template_of_environ(exchange: Exchange) -> str | None:
 def known_routes(app: Any) -> Iterator[tuple[str, str]]:
     """Yield (method, template) of the routes that the application lists, HEAD and OPTIONS left out."""
     for route in getattr(app, "routes", ()):
-        yield from _routes_in(route, "")
+        for methods, path in _routes_in(route, ""):
+            yield from _of_methods(methods, path)
     url_map: Any = getattr(app, "url_map", None)
     for rule in url_map.iter_rules() if hasattr(url_map, "iter_rules") else ():
         yield from _of_methods(rule.methods, rule.rule)
 
 
 def route_paths(app: Any) -> set[str]:
-    """Return the paths of the application's routes, as far as it has a list of them."""
-    paths = {getattr(route, "path", None) for route in getattr(app, "routes", ())}
+    """
+    Return the paths of the application's routes, as far as it has a list of them.
+
+    Those of one host only are left out: they are the application's for nobody else.
+    """
+    paths: set[Any] = set()
+    for route in getattr(app, "routes", ()):
+        if hasattr(route, "host_regex"):
+            continue
+        with suppress(Exception):  # one of a kind that is not known has no known path
+            paths.update(path for _, path in _routes_in(route, ""))
     url_map = getattr(app, "url_map", None)
     if url_map is not None and hasattr(url_map, "iter_rules"):
         paths |= {rule.rule for rule in url_map.iter_rules()}
-    return {path for path in paths if isinstance(path, str)}
+    return {path for path in paths if isinstance(path, str) and path}
 
 
-def _routes_in(route: Any, prefix: str) -> Iterator[tuple[str, str]]:
+def _routes_in(route: Any, prefix: str) -> Iterator[tuple[Iterable[str] | None, str]]:
+    """Yield the methods, if it is said which, and the path of a route and of all that are in it."""
     contexts = getattr(route, "effective_route_contexts", None)
     if callable(contexts):
         # What FastAPI makes of a router that was included.
         for context in contexts():
             known = getattr(context, "starlette_route", None) or context
-            yield from _of_methods(getattr(known, "methods", None), prefix + known.path_format)
-    elif hasattr(route, "routes"):
-        for each in route.routes:
-            yield from _routes_in(each, prefix + getattr(route, "path", ""))
-    else:
-        path: str = getattr(route, "path_format", None) or getattr(route, "path", None) or ""
-        yield from _of_methods(getattr(route, "methods", None), prefix + path)
+            yield getattr(known, "methods", None), prefix + known.path_format
+        return
+    path: str = getattr(route, "path", None) or ""
+    if not hasattr(route, "routes"):
+        path = getattr(route, "path_format", None) or path
+    yield getattr(route, "methods", None), prefix + path
+    for each in getattr(route, "routes", None) or ():
+        yield from _routes_in(each, prefix + path)
 
 
 def _of_methods(methods: Iterable[str] | None, path: str) -> Iterator[tuple[str, str]]:

@@ -707,6 +707,26 @@ async def test_a_probe_of_the_applications_own(registry: CollectorRegistry) -> N
     await observed.finish()
 
 
+async def test_own_probes_of_an_included_router(registry: CollectorRegistry) -> None:
+    """So is one in a router of FastAPI; a route at our path there is refused as any other."""
+    app, router = FastAPI(), APIRouter()
+
+    @router.get("/readyz")
+    async def ready() -> str:
+        return "the application's"
+
+    observed = aiosvc.asgi.setup(app, registry=registry)
+    app.include_router(router)
+    assert (await ask(app, "/readyz")).body == b'"the application\'s"'
+    assert requests_of(registry) == {"GET /readyz 200": 1}
+    await observed.finish()
+    other = FastAPI()
+    router.get("/metrics")(ready)
+    other.include_router(router)
+    with pytest.raises(ConfigError, match="has a route at '/metrics' of its own"):
+        aiosvc.asgi.setup(other, registry=CollectorRegistry())
+
+
 # -- Life ------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from flask import Flask
 from starlette.applications import Starlette
-from starlette.routing import Mount, Route
+from starlette.routing import Host, Mount, Route, Router
 
 from aiosvc.exchange import Exchange
 from aiosvc.frameworks import known_routes, route_paths, template_of_environ, template_of_scope
@@ -132,6 +132,22 @@ def test_paths_of_an_application_that_has_no_list() -> None:
     """An application that does not list its routes has none that are known."""
     assert route_paths(len) == set()
     assert route_paths(SimpleNamespace(routes=[Route("/a", len), object()])) == {"/a"}
+
+
+def test_paths_of_routes_in_routers() -> None:
+    """Routes are found in included routers and mounts, those of a single host are not the point."""
+    inner = APIRouter(prefix="/inner")
+    inner.get("/readyz")(len)
+    outer = APIRouter()
+    outer.include_router(inner, prefix="/outer")
+    app = FastAPI(openapi_url=None)
+    app.include_router(outer)
+    app.mount("/", Starlette(routes=[Route("/livez", len)]))
+    app.mount("/files", Starlette())
+    app.router.routes.append(Host("api.example.com", Router([Route("/metrics", len)])))
+    broken = SimpleNamespace(effective_route_contexts=lambda: [object()])
+    app.router.routes.append(broken)  # type: ignore[arg-type]
+    assert route_paths(app) == {"/outer/inner/readyz", "/livez", "/files"}
 
 
 def test_routes_that_are_listed() -> None:
