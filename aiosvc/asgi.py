@@ -160,7 +160,7 @@ class ObservedApp(Observer):
 
     def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
         self.exchanges.late = None
-        self.own.leave(frameworks.route_paths(self._application))
+        self.own.leave(frameworks.served_paths(self._application))
         self.exchanges.expect(frameworks.known_routes(self._application))
         self.health.watch_loop(loop)
 

@@ -26,6 +26,7 @@ __all__ = [
     "known_routes",
     "listen",
     "route_paths",
+    "served_paths",
     "template_of_environ",
     "template_of_scope",
 ]
@@ -101,6 +102,25 @@ def route_paths(app: Any) -> set[str]:
     if url_map is not None and hasattr(url_map, "iter_rules"):
         paths |= {rule.rule for rule in url_map.iter_rules()}
     return {path for path in paths if isinstance(path, str) and path}
+
+
+def served_paths(app: Any) -> set[str]:
+    """Return the same, and those of Django, which are loaded when the application begins to serve."""
+    paths = route_paths(app)
+    urls: Any = sys.modules.get("django.urls")
+    if urls is not None and hasattr(app, "resolve_request"):
+        with suppress(Exception):  # what is wrong with them Django says by itself
+            paths.update(_of_django(urls.get_resolver(), "/"))
+    return paths
+
+
+def _of_django(resolver: Any, prefix: str) -> Iterator[str]:
+    for each in resolver.url_patterns:
+        path = prefix + str(each.pattern)
+        if hasattr(each, "url_patterns"):
+            yield from _of_django(each, path)
+        else:
+            yield _plain(path)
 
 
 def _routes_in(route: Any, prefix: str) -> Iterator[tuple[Iterable[str] | None, str]]:

@@ -128,7 +128,7 @@ class ObservedApp(Observer):
         with self._starting:
             if self.background is None:
                 background = BackgroundLoop("aiosvc")
-                self.own.leave(frameworks.route_paths(self._application))
+                self.own.leave(frameworks.served_paths(self._application))
                 self.exchanges.expect(frameworks.known_routes(self._application))
                 try:
                     background.call(self.start())

@@ -3,6 +3,8 @@
 import gc
 import io
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 from flask import Blueprint, Flask, Response
+from processes import REPOSITORY
 from prometheus_client import CollectorRegistry, Counter, generate_latest, make_wsgi_app
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -537,6 +540,49 @@ def test_the_metrics_endpoint(registry: CollectorRegistry) -> None:
     assert ask(app, "/livez").body == b"live\n"
     assert ask(app, "/readyz").body == b"ready\n"
     assert requests_of(registry) == {}
+
+
+DJANGO = """
+import django
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse
+from django.urls import include, path, re_path
+from prometheus_client import CollectorRegistry
+from wsgiref.util import setup_testing_defaults
+
+import aiosvc.wsgi
+
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None)
+django.setup()
+urlpatterns = [
+    URLS
+]
+app = aiosvc.wsgi.setup(get_wsgi_application(), registry=CollectorRegistry())
+for where in ("/livez", "/readyz"):
+    environ = {"PATH_INFO": where}
+    setup_testing_defaults(environ)
+    print(b"".join(app(environ, lambda *_: None)).decode().strip())
+app.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("urls", "said"),
+    [
+        ('path("", include([path("readyz", lambda _: HttpResponse("mine"))])),', "live mine"),
+        ('re_path(r"^livez$", lambda _: HttpResponse("mine")),', "mine ready"),
+        ('path("readyz/<int:id>", lambda _: HttpResponse("mine")),', "live ready"),
+        ("1 / 1,", "live ready"),
+    ],
+)
+def test_own_probes_of_django(urls: str, said: str) -> None:
+    """A probe that Django has is left to it."""
+    script = DJANGO.replace("URLS", urls)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert ended.stdout.split() == said.split()
 
 
 def test_a_scrape_of_many_series(registry: CollectorRegistry) -> None:
