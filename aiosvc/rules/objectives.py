@@ -61,7 +61,8 @@ def check_percent(name: str, value: object) -> None:
         raise wrong(
             name,
             value,
-            "a percentage below 100: where nothing may fail there is no budget to watch",
+            "a percentage between 0 and 100: where all may fail, or nothing, there is no budget to "
+            "watch",
         )
     for burns in BURNS.values():
         for burn in burns:

@@ -43,9 +43,9 @@ def test_objective_that_every_alert_can_tell(objective: float) -> None:
     ("option", "value", "expected"),
     [
         ("availability_slo", 100, "no budget to watch"),
-        ("availability_slo", 0, "a percentage below 100"),
-        ("availability_slo", "99", "a percentage below 100"),
-        ("availability_slo", True, "a percentage below 100"),
+        ("availability_slo", 0, "a percentage between 0 and 100"),
+        ("availability_slo", "99", "a percentage between 0 and 100"),
+        ("availability_slo", True, "a percentage between 0 and 100"),
         ("latency_slo", ("0.25",), "SECONDS:PERCENT, like 0.25:99"),
         ("latency_slo", ("a:99",), "SECONDS:PERCENT, like 0.25:99"),
         ("latency_slo", ("-1:99",), "seconds, 0 or more"),
