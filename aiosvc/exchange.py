@@ -8,7 +8,7 @@ The question of how a request ended is asked here once for both interfaces, and 
 aiohttp (see `endings`): the client comes before whatever its leaving caused.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter
 from typing import Any, Final
 
@@ -185,25 +185,14 @@ class Exchanges:
         except Exception as failure:  # noqa: BLE001 - a framework that changed costs the zeros
             self.on_error("routes", failure)
 
-    def labels(self, *, otel: bool) -> list[Labels]:
-        """Return the labels of the requests in progress that are counted."""
-        found: list[Labels] = []
+    def begun(self, *, otel: bool) -> Iterator[tuple[Labels, float]]:
+        """Give the labels and the begin of each request in progress that is counted."""
         for exchange in list(self.open):
             series = self._series(exchange)
             if isinstance(series, RouteSeries):
                 extra = self.metrics.labels.values(exchange.request, None)
                 second = exchange.scheme() if otel else series.endpoint
-                found.append((series.method, second, *extra))
-        return found
-
-    def oldest(self) -> float:
-        """Return the age in seconds of the oldest request in progress, 0.0 when there is none."""
-        begun = [
-            exchange.begun
-            for exchange in list(self.open)
-            if isinstance(self._series(exchange), RouteSeries)
-        ]
-        return max(0.0, perf_counter() - min(begun)) if begun else 0.0
+                yield (series.method, second, *extra), exchange.begun
 
     def finish(self, exchange: Exchange, ending: Ending) -> None:
         """Count a request that ended so."""

@@ -9,6 +9,7 @@ asks here only for new ones.
 
 import logging
 from collections.abc import Iterable, Iterator
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 from aiosvc import catalogue
@@ -56,6 +57,9 @@ MAX_EXCEPTIONS: Final = 50
 #: Series that are reported in one step.
 STEP: Final = 32
 
+#: Requests in progress that are looked at in one step.
+IN_PROGRESS_STEP: Final = 128
+
 #: What a refined series of the preset `otel` has before the user's labels: status, scheme, error.
 OTEL_EXTRA: Final = 3
 
@@ -86,15 +90,13 @@ FAMILIES: Final = (
 class InFlight(Protocol):
     """What an adapter knows about the requests that it has begun and not finished."""
 
-    def labels(self, *, otel: bool) -> Iterable[Labels]:
+    def begun(self, *, otel: bool) -> Iterable[tuple[Labels, float]]:
         """
-        Return the label values of each of them, WebSockets and our own endpoints left out.
+        Give each of them, WebSockets and our own endpoints left out; may be paused in between.
 
-        They are method, endpoint and the extra labels; for *otel* method and URL scheme.
+        That is its label values, and when it began in seconds of perf_counter. The values are
+        method, endpoint and the extra labels; for *otel* method and URL scheme.
         """
-
-    def oldest(self) -> float:
-        """Return the age in seconds of the oldest of them, 0.0 when there is none."""
 
 
 class RequestMetrics:
@@ -196,7 +198,7 @@ class RequestMetrics:
         readings.declare(*(OTEL_FAMILIES if self._otel else CLASSIC_FAMILIES), *FAMILIES)
         if self._in_flight is not None:
             # First, since whoever looks at them may find that some are over, and counts these.
-            self._report_in_flight(self._in_flight, readings)
+            yield from self._in_progress_steps(self._in_flight, readings)
             yield
         overflow = {"method": -self.bad_requests, "endpoint": 0}
         for place, series in enumerate(list(self._routes.values())):
@@ -227,15 +229,22 @@ class RequestMetrics:
             readings.number(catalogue.HTTP_BAD_REQUESTS, self.bad_requests)
             readings.number(catalogue.CONNECTIONS, self.connections)
 
-    def _report_in_flight(self, in_flight: InFlight, readings: Readings) -> None:
-        for labels in in_flight.labels(otel=self._otel):
+    def _in_progress_steps(self, in_flight: InFlight, readings: Readings) -> Iterator[None]:
+        now = oldest = perf_counter()
+        counts: dict[Labels, int] = {}
+        for place, (labels, begun) in enumerate(in_flight.begun(otel=self._otel)):
+            if place % IN_PROGRESS_STEP == IN_PROGRESS_STEP - 1:
+                yield
+            counts[labels] = counts.get(labels, 0) + 1
+            oldest = min(oldest, begun)
+        for labels, count in counts.items():
             if self._otel:
                 method, scheme, *extra = labels
                 active = _otel_method(method), SCHEMES.get(scheme, OTHER), *extra
-                readings.number(catalogue.OTEL_ACTIVE, 1, active)
+                readings.number(catalogue.OTEL_ACTIVE, count, active)
             else:
-                readings.number(catalogue.HTTP_IN_PROGRESS, 1, labels)
-        readings.number(catalogue.HTTP_OLDEST, in_flight.oldest())
+                readings.number(catalogue.HTTP_IN_PROGRESS, count, labels)
+        readings.number(catalogue.HTTP_OLDEST, now - oldest)
 
     @property
     def _counter(self) -> MetricSpec:

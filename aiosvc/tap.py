@@ -5,7 +5,7 @@ Rule: an error of ours is counted and never raised; no request fails because it 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from time import perf_counter
 from typing import Any, Final
@@ -111,28 +111,20 @@ class Tap:
         self._by_route.clear()
         self._late = late
 
-    def labels(self, *, otel: bool) -> list[Labels]:
-        """Return the labels of the requests in progress that are counted."""
-        found: list[Labels] = []
-        for _, request in self._in_progress():
-            series = self._series(request)
-            if not isinstance(series, RouteSeries):
+    def begun(self, *, otel: bool) -> Iterator[tuple[Labels, float]]:
+        """Give the labels and the begin of each request in progress that is counted."""
+        # Found among the connections at a scrape, so that no request has to be put on a list.
+        for protocol in [each for server in list(self._servers) for each in server.connections]:
+            if not isinstance(protocol, MeasuredProtocol) or protocol.socket is not None:
                 continue
-            extra = self.metrics.labels.values(request, None)
-            if otel:
-                found.append((series.method, _scheme(request), *extra))
-            else:
-                found.append((series.method, series.endpoint, *extra))
-        return found
-
-    def oldest(self) -> float:
-        """Return the age in seconds of the oldest request in progress, 0.0 when there is none."""
-        begun = [
-            protocol.begun
-            for protocol, request in self._in_progress()
-            if isinstance(self._series(request), RouteSeries)
-        ]
-        return max(0.0, perf_counter() - min(begun)) if begun else 0.0
+            begun, request = protocol.begun, protocol.request
+            if request is None:
+                continue
+            series = self._series(request)
+            if isinstance(series, RouteSeries):
+                second = _scheme(request) if otel else series.endpoint
+                extra = self.metrics.labels.values(request, None)
+                yield (series.method, second, *extra), begun
 
     def upgraded(self, protocol: MeasuredProtocol) -> None:
         """Move a request that was upgraded from the requests to the WebSockets."""
@@ -202,17 +194,6 @@ class Tap:
             self._on_error("request", failure)
         finally:
             protocol.request = protocol.response = None
-
-    def _in_progress(self) -> list[tuple[MeasuredProtocol, web.BaseRequest]]:
-        # Found among the connections at a scrape, so that no request has to be put on a list.
-        return [
-            (protocol, protocol.request)
-            for server in list(self._servers)
-            for protocol in server.connections
-            if isinstance(protocol, MeasuredProtocol)
-            and protocol.request is not None
-            and protocol.socket is None
-        ]
 
     def _settle(
         self,

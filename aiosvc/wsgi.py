@@ -21,7 +21,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Unpack
 from weakref import WeakSet
 
@@ -184,16 +184,12 @@ class _SharedExchanges(Exchanges):
         with self._lock:
             super().expect(routes)
 
-    def labels(self, *, otel: bool) -> list[Labels]:
-        """Return the labels of the requests in progress that are counted."""
+    def begun(self, *, otel: bool) -> Iterator[tuple[Labels, float]]:
+        """Give the labels and the begin of each request in progress that is counted."""
         self.sweep()
         with self._lock:
-            return super().labels(otel=otel)
-
-    def oldest(self) -> float:
-        """Return the age in seconds of the oldest request in progress, 0.0 when there is none."""
-        with self._lock:
-            return super().oldest()
+            found = list(super().begun(otel=otel))
+        return iter(found)
 
     def sweep(self) -> None:
         """Count the requests that were dropped."""

@@ -3,12 +3,16 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from time import perf_counter
 
 import pytest
 
+from aiosvc import catalogue
 from aiosvc.config import Settings
 from aiosvc.labels import LabelPolicy
-from aiosvc.requests import RequestMetrics
+from aiosvc.readings import Labels, Readings
+from aiosvc.requests import IN_PROGRESS_STEP, RequestMetrics
 
 THREADS = 4
 ROUNDS = 300
@@ -50,3 +54,34 @@ def test_one_series_for_all_threads(metrics: RequestMetrics) -> None:
         assert len(set(map(id, routes))) == 1
     for sockets in at_once(lambda number: metrics.socket(f"/{number}")):
         assert len(set(map(id, sockets))) == 1
+
+
+class Crowd:
+    """Many requests in progress, and how many of them were looked at."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.seen = 0
+        self.now = perf_counter()
+
+    def begun(self, *, otel: bool) -> Iterator[tuple[Labels, float]]:
+        """Give them, the oldest last."""
+        for number in range(1, self.size + 1):
+            self.seen = number
+            yield ("GET", "http" if otel else f"/{number % 3}"), self.now - number
+
+
+@pytest.mark.parametrize("preset", ["classic", "otel"])
+def test_requests_in_progress_are_reported_in_steps(preset: str) -> None:
+    """However many there are, few are looked at before the event loop has its turn."""
+    metrics = RequestMetrics(Settings(preset=preset), LabelPolicy({}, lambda _where, _error: None))
+    crowd = Crowd(10_000)
+    metrics.watch(crowd)
+    readings = Readings()
+    seen = [crowd.seen for _ in metrics.steps(readings)]
+    assert max(b - a for a, b in pairwise([*seen, crowd.seen])) <= IN_PROGRESS_STEP
+    spec = catalogue.HTTP_IN_PROGRESS if preset == "classic" else catalogue.OTEL_ACTIVE
+    assert sum(readings.numbers[spec].values()) == 10_000
+    assert len(readings.numbers[spec]) == (3 if preset == "classic" else 1)
+    [oldest] = readings.numbers[catalogue.HTTP_OLDEST].values()
+    assert oldest >= 10_000
