@@ -6,14 +6,14 @@ Rule: what is wrong is said by `setup`, or when the application starts; never wh
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final, Unpack
 from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.abc import AbstractRouter
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from aiosvc.admin import AdminBeside, AdminOptions, livez, readyz
@@ -81,7 +81,7 @@ def setup(
         for path in (settings.path, f"{settings.path}/"):
             app.router.add_route("*", path, handler)
     if settings.exemplars != "off":
-        app.middlewares.append(_note_trace)
+        app.middlewares.append(_trace_noting(observer.collector.error))
     _Life(app, observer, tap, AdminBeside(observer, admin)).install()
     app.on_shutdown.insert(0, partial(_drain, observer))
     tap.install()
@@ -187,12 +187,18 @@ def _add_probes(app: web.Application, observer: Observer) -> None:
             app.router.add_get(path, handler)
 
 
-@web.middleware
-async def _note_trace(request: web.Request, handler: Handler) -> web.StreamResponse:
-    # The span of a request is current only while its handlers run.
-    if isinstance(request.protocol, MeasuredProtocol):
-        request.protocol.trace_id = current_trace_id()
-    return await handler(request)
+def _trace_noting(on_error: Callable[[str, BaseException], None]) -> Middleware:
+    @web.middleware
+    async def note_trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        # The span of a request is current only while its handlers run.
+        if isinstance(request.protocol, MeasuredProtocol):
+            try:
+                request.protocol.trace_id = current_trace_id()
+            except Exception as error:  # noqa: BLE001 - the span's own, not the request's
+                on_error("trace", error)
+        return await handler(request)
+
+    return note_trace
 
 
 def _refuse_late(app: web.Application) -> None:

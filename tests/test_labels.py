@@ -293,6 +293,34 @@ async def test_exemplars_of_the_current_span() -> None:
     assert set(re.findall('trace_id="(.*?)"', text)) == {f"{0xABC:032x}"}
 
 
+async def test_a_span_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted, logged once, and the requests are answered; the header's trace is shown."""
+    trace = pytest.importorskip("opentelemetry.trace", reason="opentelemetry-api is not installed")
+
+    class Broken(trace.NonRecordingSpan):  # type: ignore[misc,name-defined]
+        def get_span_context(self) -> Any:
+            raise RuntimeError("no context")
+
+    @web.middleware
+    async def traced(request: web.Request, handler: Any) -> web.StreamResponse:
+        with trace.use_span(Broken(None)):
+            response: web.StreamResponse = await handler(request)
+            return response
+
+    app = web.Application(middlewares=[traced])
+    app.router.add_get("/shop/{item}", answer)
+    registry = CollectorRegistry()
+    aiosvc.setup(app, registry=registry, exemplars="all")
+    async with TestClient(TestServer(app)) as client:
+        for _ in range(2):
+            found = await client.get("/shop/1", headers={"traceparent": TRACEPARENT})
+            assert (found.status, await found.text()) == (200, "hello")
+        text = openmetrics(registry)
+    assert set(re.findall('trace_id="(.*?)"', text)) == {TRACE}
+    assert 'aiosvc_instrumentation_errors_total{where="trace"} 2.0' in text
+    assert len([r for r in caplog.records if "an error in trace" in r.getMessage()]) == 1
+
+
 async def test_a_trace_belongs_to_one_request() -> None:
     """The span of a request that is not counted is not the next one's on its connection."""
     trace = pytest.importorskip("opentelemetry.trace", reason="opentelemetry-api is not installed")
