@@ -51,8 +51,12 @@ class Backend(Protocol):
     async def stop(self) -> None:
         """Disconnect; what is in hand is handed out again."""
 
-    async def send(self, message: Message) -> None:
-        """Put a message in; it is in when this returns. Raises what the client library raises."""
+    async def send(self, message: Message, data: bytes) -> None:
+        """
+        Put a message in, whose bytes are *data*; it is in when this returns.
+
+        Raises what the client library raises.
+        """
 
     async def take(self, room: int) -> Sequence[Delivery]:
         """

@@ -76,9 +76,9 @@ class Distributed:
                 keeping = self._keep(self.backend.keep_every)
                 self._tasks.append(loop.create_task(keeping, name="aiosvc jobs kept"))
 
-    async def put(self, message: Message) -> None:
+    async def put(self, message: Message, data: bytes) -> None:
         """Send a job; the broker has it when this returns. Raises what its library raises."""
-        await self.backend.send(message)
+        await self.backend.send(message, data)
 
     async def stop(self) -> int:
         """Take no more, let jobs end for *drain* seconds, disconnect; return how many had to go."""

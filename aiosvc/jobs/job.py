@@ -40,6 +40,7 @@ class Job(Generic[P]):
         functools.update_wrapper(self, function)
         self.name = name
         self._function = function
+        self._signature = inspect.signature(function)
         self._queue = queue
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[object]:
@@ -53,5 +54,5 @@ class Job(Generic[P]):
         When this returns, the queue has it. Raises NotEnqueuedError where it has not, TypeError for
         arguments that the function does not take or that JSON can't say.
         """
-        inspect.signature(self._function).bind(*args, **kwargs)
+        self._signature.bind(*args, **kwargs)
         await self._queue.enqueue(self.name, *args, **kwargs)

@@ -11,12 +11,12 @@ from aiosvc.jobs.message import Message
 __all__ = ["kick"]
 
 
-async def kick(broker: AsyncBroker, message: Message) -> None:
-    """Send *message*, in taskiq's own form."""
+async def kick(broker: AsyncBroker, message: Message, data: bytes) -> None:
+    """Send *message*, whose bytes are *data*, in taskiq's own form."""
     sent = BrokerMessage(
         task_id=message.id,
         task_name=message.name,
-        message=message.encode(),
+        message=data,
         # Some brokers send them as headers, which are texts.
         labels={name: str(value) for name, value in message.labels.items()},
     )

@@ -54,8 +54,9 @@ class Local:
         if workers:
             self._pool.start()
 
-    async def put(self, message: Message) -> None:
+    async def put(self, message: Message, data: bytes) -> None:
         """Take a job in; raises asyncio.QueueFull where there is no room."""
+        del data
         self.queue.put_nowait(message)
 
     async def stop(self) -> int:

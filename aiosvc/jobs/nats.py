@@ -79,10 +79,10 @@ class NatsBackend:
         with suppress(NatsError):
             await self.broker.shutdown()
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, data: bytes) -> None:
         """Put a message in; raises at once while there is no connection, which would keep it."""
         self._refuse_while_down()
-        await kick(self.broker, message)
+        await kick(self.broker, message, data)
 
     async def take(self, room: int) -> Sequence[Delivery]:
         """Return new messages, and those that nobody kept."""

@@ -63,8 +63,8 @@ class Engine(Protocol):
     async def start(self, *, workers: bool) -> None:
         """Begin to take jobs in; with *workers*, to run them."""
 
-    async def put(self, message: Message) -> None:
-        """Take a job in, or raise."""
+    async def put(self, message: Message, data: bytes) -> None:
+        """Take a job in, whose bytes are *data*, or raise."""
 
     async def stop(self) -> int:
         """Run what can be run in time; return how many jobs did not end."""
@@ -158,13 +158,13 @@ class JobQueue:
         if name not in self._jobs:
             raise ConfigError(f"no job is named {name!r}{did_you_mean(name, tuple(self._jobs))}")
         message = Message.of(name, args, kwargs)
-        message.encode()  # so that what is refused is refused whatever queue it is
+        data = message.encode()  # so that what is refused is refused whatever queue it is
         if not self._open:
             self.ledger.refuse(SHUTDOWN)
             raise NotEnqueuedError(f"queue {self.name} is not running", SHUTDOWN)
         try:
             async with asyncio.timeout(self._send_timeout):
-                await self._engine.put(message)
+                await self._engine.put(message, data)
         except asyncio.QueueFull:
             self.ledger.refuse(FULL)
             raise NotEnqueuedError(f"queue {self.name} is full", FULL) from None

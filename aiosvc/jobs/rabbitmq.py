@@ -122,9 +122,9 @@ class RabbitBackend:
         if broker is not None:
             await broker.shutdown()
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, data: bytes) -> None:
         """Put a message in."""
-        await kick(await self.connected(), message)
+        await kick(await self.connected(), message, data)
 
     async def take(self, room: int) -> Sequence[Delivery]:
         """Return what has come; the server has sent no more than there is room for."""

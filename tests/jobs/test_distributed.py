@@ -80,10 +80,11 @@ class Broker:
         """Have everything that was held handed out again."""
         self.running = False
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, data: bytes) -> None:
         """Take it in."""
         self.fail_if_told()
-        self.waiting.append(message.encode())
+        assert data == message.encode()
+        self.waiting.append(data)
 
     async def take(self, room: int) -> Sequence[Delivery]:
         """Hand out what there is room for."""
@@ -122,7 +123,8 @@ class Shop:
 
     async def enqueue(self, name: str, /, *args: Any, **kwargs: Any) -> None:
         """Put a job in."""
-        await self.engine.put(Message.of(name, args, kwargs))
+        message = Message.of(name, args, kwargs)
+        await self.engine.put(message, message.encode())
 
     def outcomes(self) -> dict[str, int]:
         """Return the attempts by outcome, those that there were."""
