@@ -18,7 +18,7 @@ from aiosvc.jobs.backend import Backend, Delivery
 from aiosvc.jobs.job import Job
 from aiosvc.jobs.ledger import Ledger
 from aiosvc.jobs.message import Message
-from aiosvc.queues.attempts import DEAD, RETRY
+from aiosvc.queues.attempts import DEAD, EXITS, RETRY
 from aiosvc.queues.options import PoolOptions
 from aiosvc.queues.timelimit import is_cancelled, within
 
@@ -187,7 +187,9 @@ class Distributed:
             with self._ledger.attempt(job.name) as attempt:
                 try:
                     await within(limit, job(*args, **kwargs))
-                except (Exception, asyncio.CancelledError) as error:
+                except EXITS:
+                    raise
+                except BaseException as error:
                     if isinstance(error, asyncio.CancelledError) and is_cancelled():
                         raise
                     again = isinstance(error, (self._options.retry_on, asyncio.CancelledError))

@@ -16,6 +16,7 @@ __all__ = [
     "CANCELLED",
     "DEAD",
     "ERROR",
+    "EXITS",
     "OK",
     "OUTCOMES",
     "RETRY",
@@ -33,6 +34,9 @@ TIMEOUT: Final = "timeout"
 CANCELLED: Final = "cancelled"
 DEAD: Final = "dead"
 OUTCOMES: Final = (OK, ERROR, RETRY, TIMEOUT, CANCELLED, DEAD)
+
+#: What ends a coroutine or the process, and is no failure of a job; a cancellation may be either.
+EXITS: Final = (GeneratorExit, KeyboardInterrupt, SystemExit)
 
 
 class Ended(NamedTuple):

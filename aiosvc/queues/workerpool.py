@@ -21,7 +21,7 @@ from random import Random
 from typing import Any, Final, NamedTuple, Self
 
 from aiosvc.errors import AiosvcError, ConfigError
-from aiosvc.queues.attempts import DEAD, ERROR, RETRY, TIMEOUT, Attempt
+from aiosvc.queues.attempts import DEAD, ERROR, EXITS, RETRY, TIMEOUT, Attempt
 from aiosvc.queues.deadletters import DeadLetters
 from aiosvc.queues.intake import Intake
 from aiosvc.queues.jobs import JobTracker
@@ -252,7 +252,9 @@ class WorkerPool:
         with self._tracker.attempt(self._job_of(item)) as attempt:
             try:
                 await within(limit, self._handle(item))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the handler's
+            except (asyncio.CancelledError, *EXITS):
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is the handler's
                 expired = isinstance(error, TimeoutError) and limit.expired()
                 return await self._fail(item, number, attempt, error, expired=expired)
         return False
@@ -267,7 +269,7 @@ class WorkerPool:
         await answer
 
     async def _fail(
-        self, item: Any, number: int, attempt: Attempt, error: Exception, *, expired: bool
+        self, item: Any, number: int, attempt: Attempt, error: BaseException, *, expired: bool
     ) -> bool:
         name = self._tracker.name
         again = number < self.options.attempts and isinstance(error, self.options.retry_on)
@@ -292,10 +294,12 @@ class WorkerPool:
             attempt.end(TIMEOUT if expired else ERROR)
         return False
 
-    async def _put_aside(self, item: Any, error: Exception) -> None:
+    async def _put_aside(self, item: Any, error: BaseException) -> None:
         try:
             gone = await self._letters.put(item, error)
-        except Exception:
+        except (asyncio.CancelledError, *EXITS):
+            raise
+        except BaseException:
             gone = 1
             log.exception("queue %s: a dead letter could not be put aside", self._tracker.name)
         self._tracker.drop(DEAD_LETTERS, gone)

@@ -219,6 +219,20 @@ async def test_one_that_cancels_itself() -> None:
     await shop.engine.stop()
 
 
+async def test_one_that_raises_what_is_no_exception() -> None:
+    """A BaseException, as a group may be, is a failure that is not repeated."""
+
+    async def send() -> None:
+        raise BaseExceptionGroup("of a task group", [asyncio.CancelledError()])
+
+    shop = Shop(send, attempts=2)
+    await shop.engine.start(workers=True)
+    await shop.enqueue("send")
+    await until(lambda: shop.broker.dead)
+    assert shop.outcomes() == {"dead": 1}
+    await shop.engine.stop()
+
+
 async def test_one_that_takes_too_long() -> None:
     """An attempt that is over its time is cancelled and tried again."""
     calls = []

@@ -272,22 +272,53 @@ async def test_a_handler_that_is_not_async(
     assert "the handler must be async" in caplog.text
 
 
-async def test_an_exit(readout: Readout) -> None:
-    """A BaseException ends the attempt as an error, and its worker, as it would end any task."""
+@pytest.mark.parametrize("dead_letters", [0, 10])
+async def test_exceptions_that_are_no_exception(readout: Readout, dead_letters: int) -> None:
+    """An item whose handler raises a BaseException, as a group may be, has failed; workers go on."""
 
-    class Exit(BaseException):
+    class Abort(BaseException):
         pass
 
-    shop = Shop(readout)
-    shop.pool.start()
-    (worker,) = shop.pool._workers
-    shop.pool.put_nowait(Exit())
-    await settle()
-    assert isinstance(worker.exception(), Exit)
+    shop = Shop(readout, dead_letters=dead_letters)
+    failures = [Abort(), BaseExceptionGroup("of a task group", [Abort()])]
+    async with shop.pool:
+        for failure in failures:
+            shop.pool.put_nowait(failure)
+        shop.pool.put_nowait("the next one")
+        await shop.idle()
+        assert readout.value("queue_consumers") == 1
+        failed = "dead" if dead_letters else "error"
+        assert readout.outcomes("send") == {failed: 2, "ok": 1}
+        assert list(shop.pool.dead_letters) == (failures if dead_letters else [])
+
+
+async def test_a_dead_letter_function_that_aborts(readout: Readout) -> None:
+    """Whatever the function for dead letters raises, the letter is dropped and the worker goes on."""
+
+    def aside(item: Any, error: BaseException) -> None:
+        raise BaseExceptionGroup("of a task group", [asyncio.CancelledError()])
+
+    shop = Shop(readout, dead_letters=aside)
+    async with shop.pool:
+        shop.pool.put_nowait(OSError())
+        shop.pool.put_nowait("the next one")
+        await shop.idle()
+        assert readout.value("queue_consumers") == 1
+        assert readout.value("queue_items_dropped_total", reason="dead_letters") == 1
+
+
+def test_an_exit(readout: Readout) -> None:
+    """An exit of the interpreter ends the attempt as an error, and goes on its way."""
+
+    async def start() -> None:
+        shop = Shop(readout)
+        shop.pool.start()
+        shop.pool.put_nowait(SystemExit(3))
+        await asyncio.sleep(60)
+
+    with pytest.raises(SystemExit):
+        asyncio.run(start())
     assert readout.outcomes("send") == {"error": 1}
-    assert readout.value("workers_busy") == 0
-    assert readout.value("queue_consumers") == 0
-    assert await shop.pool.stop() == Drained(0, ())
 
 
 def test_a_loop_that_is_given_up(readout: Readout) -> None:
