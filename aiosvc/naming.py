@@ -23,6 +23,7 @@ __all__ = [
     "is_label",
     "is_name",
     "one_line",
+    "what_happened",
 ]
 
 METRIC: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -93,3 +94,12 @@ def one_line(text: object) -> str:
     """Return a foreign text, such as another library's error, as one short printable line."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return flat if len(flat) <= SHOWN else f"{flat[:SHOWN]}..."
+
+
+def what_happened(error: BaseException) -> str:
+    """Return an error's kind and what it has to say as one short line, whatever it does when asked."""
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {one_line(error)}"
+    except Exception:  # noqa: BLE001 - an error that can't even say what it is
+        return kind

@@ -3,7 +3,16 @@
 import pytest
 
 from aiosvc.errors import ConfigError
-from aiosvc.naming import check_labels, check_metric, check_name, clean, is_label, is_name, one_line
+from aiosvc.naming import (
+    check_labels,
+    check_metric,
+    check_name,
+    clean,
+    is_label,
+    is_name,
+    one_line,
+    what_happened,
+)
 
 
 def test_a_name_that_will_do() -> None:
@@ -70,3 +79,14 @@ def test_one_line_of_a_foreign_text() -> None:
     """Another program's words can't write lines of their own into a log, nor fill it."""
     assert one_line("a\nb\x1b[2J\tc") == "a b [2J c"
     assert len(one_line("x" * 10_000)) < 210
+
+
+def test_what_an_error_has_to_say() -> None:
+    """An error is told in one short line, also one that fails when it is asked."""
+
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    assert what_happened(OSError("no\nspace \udcff left")) == "OSError: no space left"
+    assert what_happened(MuteError()) == "MuteError"

@@ -25,7 +25,7 @@ class Delivery(Protocol):
         """Settle it: the broker forgets it."""
 
     async def dead(self, reason: str) -> None:
-        """Put it aside with the dead letters, and settle it."""
+        """Put it aside with the dead letters, *reason* being one short line, and settle it."""
 
     async def keep(self) -> None:
         """Tell the broker that it is still worked on."""

@@ -18,6 +18,7 @@ from aiosvc.jobs.backend import Backend, Delivery
 from aiosvc.jobs.job import Job
 from aiosvc.jobs.ledger import Ledger
 from aiosvc.jobs.message import Message
+from aiosvc.naming import one_line, what_happened
 from aiosvc.queues.attempts import DEAD, EXITS, RETRY
 from aiosvc.queues.options import PoolOptions
 from aiosvc.queues.timelimit import is_cancelled, within
@@ -174,7 +175,8 @@ class Distributed:
         else:
             await self._settle(held, dead(reason))
 
-    async def _refuse(self, delivery: Delivery, reason: str) -> None:
+    async def _refuse(self, delivery: Delivery, why: str) -> None:
+        reason = one_line(why)
         log.error("a message was put aside: %s", reason)
         with self._ledger.attempt("") as attempt:
             attempt.dead()
@@ -195,7 +197,7 @@ class Distributed:
                     again = isinstance(error, (self._options.retry_on, asyncio.CancelledError))
                     is_last = number == self._options.attempts or not again
                     attempt.end(DEAD if is_last else RETRY)
-                    reason = f"{type(error).__name__}: {error}"
+                    reason = what_happened(error)
                     if is_last:
                         log.exception("job %s failed %d times; it is put aside", job.name, number)
                         return reason

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiosvc import catalogue
 from aiosvc.blocking import InThread
-from aiosvc.naming import one_line
+from aiosvc.naming import what_happened
 from aiosvc.readings import Readings
 from aiosvc.sampling.conversion import Conversion
 from aiosvc.sampling.schedule import Schedule
@@ -85,7 +85,8 @@ class Source:
     def fail(self, error: BaseException | str, seconds: float) -> None:
         """Mark the source down, for a sample that took *seconds*."""
         if self.up is not False:
-            log.warning("source %s is down: %s", self.name, _reason(error))
+            reason = error if isinstance(error, str) else what_happened(error)
+            log.warning("source %s is down: %s", self.name, reason)
         self.up = False
         self.failures += 1
         self._seconds = seconds
@@ -129,14 +130,3 @@ class Source:
         readings.number(catalogue.SOURCE_DURATION, self._seconds, name)
         if self._last_success is not None:
             readings.number(catalogue.SOURCE_LAST_SUCCESS, self._last_success, name)
-
-
-def _reason(error: BaseException | str) -> str:
-    """Return what went wrong on one line, whatever the error has to say."""
-    if isinstance(error, str):
-        return error
-    kind = type(error).__name__
-    try:
-        return f"{kind}: {one_line(error)}"
-    except Exception:  # noqa: BLE001 - an error that can't even say what it is
-        return kind

@@ -134,6 +134,34 @@ async def test_one_that_fails_is_put_aside(engine: Engine) -> None:
         assert said(observer, completed, shop.queue, job="fail", outcome="dead") == 1
 
 
+class MuteError(Exception):
+    """An error that can't say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+async def test_whatever_an_error_says(engine: Engine) -> None:
+    """A job is settled however long its error is, and whether or not that is a text at all."""
+    shop = Shop(engine)
+    errors = [ValueError("\udcff\0\r\n"), ValueError("x" * 5_000_000), MuteError()]
+
+    @shop.queue.job
+    async def say(number: int) -> None:
+        shop.ran.append(number)
+        raise errors[number]
+
+    async with shop.queue:
+        for number in range(len(errors)):
+            await say.enqueue(number)
+        letters = await poll(engine.letters, lambda found: len(found) == 3, "three dead letters")
+        await poll(engine.left, lambda left: left == 0, "an empty broker")
+    assert sorted(shop.ran) == [0, 1, 2]
+    reasons = sorted(letter.reason.strip() for letter in letters)
+    assert (reasons[0], reasons[1]) == ("MuteError", "ValueError:")
+    assert reasons[2].startswith("ValueError: xxx")
+
+
 async def test_one_that_takes_too_long_is_put_aside(engine: Engine) -> None:
     """The limit of an attempt holds on a broker too."""
     shop = Shop(engine, attempts=2, timeout=0.05)
