@@ -6,7 +6,8 @@ Rule: the only module that imports taskiq-nats.
 Theory of operation. The stream is a work queue kept in files: what is acknowledged is deleted. All
 workers share one durable consumer and pull as many messages as they have room for; a message in
 hand is kept by telling the server so, and handed out again when nobody did for *visibility*
-seconds.
+seconds. The client connects again by itself when the connection breaks, but not when the server has
+refused something, such as a message that is too long: it is closed for good then, and replaced here.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
@@ -33,6 +35,10 @@ CONSUMER = "aiosvc"
 WAIT = 1.0
 #: Seconds that it waits for messages which are there, unless others were given them.
 SOON = 0.1
+#: Seconds that connecting anew may take.
+LONGEST_CONNECT = 5.0
+#: Bytes of a message that are kept free for headers, those of a dead letter too.
+HEADERS = 1024
 
 
 class NatsBackend:
@@ -60,6 +66,7 @@ class NatsBackend:
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.5,
         )
+        self._connecting = asyncio.Lock()
 
     @property
     def dead_letters(self) -> str:
@@ -69,10 +76,8 @@ class NatsBackend:
     async def start(self, *, worker: bool) -> None:
         """Connect, and make streams and consumer where they are missing."""
         self.broker.is_worker_process = worker
-        await self.broker.startup()
-        config = _kept_stream(self.dead_letters, f"{self.dead_letters}.jobs")
-        config.retention = RetentionPolicy.LIMITS
-        await self.broker.js.add_stream(config)
+        self._connecting = asyncio.Lock()  # of this event loop
+        await self._connect()
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -81,12 +86,15 @@ class NatsBackend:
 
     async def send(self, message: Message, data: bytes) -> None:
         """Put a message in; raises at once while there is no connection, which would keep it."""
-        self._refuse_while_down()
+        await self._be_connected()
+        room = self.broker.client.max_payload - HEADERS
+        if len(data) > room:
+            raise ValueError(f"a message of {len(data)} bytes; this server takes {room}")
         await kick(self.broker, message, data)
 
     async def take(self, room: int) -> Sequence[Delivery]:
         """Return new messages, and those that nobody kept."""
-        self._refuse_while_down()
+        await self._be_connected()
         pull = self.broker.consumer
         try:
             # One is waited for, since a pull of several waits for the last of them.
@@ -106,13 +114,33 @@ class NatsBackend:
 
     async def sample(self) -> QueueState:
         """Return how many messages there are, and how many dead letters."""
+        await self._be_connected()
         state = await NatsConsumer(self.broker.client, self.stream, CONSUMER).sample()
         dead = await self.broker.js.stream_info(self.dead_letters)
         return replace(state, dead=dead.state.messages)
 
-    def _refuse_while_down(self) -> None:
+    async def _be_connected(self) -> None:
+        """Connect anew where the connection was closed for good; raise while there is none."""
+        if self.broker.client.is_closed:
+            async with self._connecting:
+                if self.broker.client.is_closed:
+                    async with asyncio.timeout(LONGEST_CONNECT):
+                        await self._connect()
         if not self.broker.client.is_connected:
             raise ConnectionError("the connection to NATS is not open")
+
+    async def _connect(self) -> None:
+        client = Client()  # the last one may still be closing
+        self.broker.client = client  # type: ignore[misc]  # for one connection it is final
+        try:
+            await self.broker.startup()
+            config = _kept_stream(self.dead_letters, f"{self.dead_letters}.jobs")
+            config.retention = RetentionPolicy.LIMITS
+            await self.broker.js.add_stream(config)
+        except BaseException:
+            with suppress(NatsError):
+                await client.close()
+            raise
 
 
 class _Message:

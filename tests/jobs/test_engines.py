@@ -44,6 +44,12 @@ def redis_engine(request: pytest.FixtureRequest) -> Engine:
     return engine_of("redis", request)
 
 
+@pytest.fixture
+def nats_engine(request: pytest.FixtureRequest) -> Engine:
+    """Return the engine on NATS."""
+    return engine_of("nats", request)
+
+
 class Shop:
     """One process's view of the queue: what it ran, and when it may go on."""
 
@@ -356,3 +362,29 @@ async def test_a_broker_that_is_not_there(url: str) -> None:
         with pytest.raises(NotEnqueuedError, match=r"queue email: .* can't be reached"):
             await queue.start()
     assert await queue.stop() == 0
+
+
+async def test_a_job_that_nats_would_not_take(nats_engine: Engine) -> None:
+    """A message too long for the server is refused before it ends the connection of all others."""
+    shop = Shop(nats_engine)
+    async with shop.queue:
+        for size in (1 << 21, (1 << 20) - 200):
+            with pytest.raises(NotEnqueuedError, match="bytes; this server takes 1047552"):
+                await shop.send.enqueue("x" * size)
+        await shop.send.enqueue("short")
+        await until(lambda: bool(shop.ran), "the job after them")
+
+
+async def test_a_connection_that_nats_has_closed_for_good(nats_engine: Engine) -> None:
+    """A server that ends a connection with an error is connected to anew, to send and to work."""
+    shop = Shop(nats_engine, visibility=1.0)
+    async with shop.queue, observed(shop.queue) as observer:
+        await shop.send.enqueue("before")
+        await until(lambda: len(shop.ran) == 1, "a job before")
+        client = shop.queue._source.broker.client  # type: ignore[union-attr]
+        await client._send_command(b"NONSENSE\r\n")
+        await client._flush_pending()
+        await until(lambda: bool(client.is_closed), "the end of the connection")
+        await shop.send.enqueue("after")
+        await until(lambda: len(shop.ran) == 2, "a job after")
+        await until(lambda: said(observer, "queue_depth", shop.queue) == 0, "a sample after")
