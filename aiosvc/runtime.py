@@ -90,7 +90,9 @@ class Runtime:
     async def known(self) -> None:
         """Wait for the first sample of the process; one that can't be read holds nobody up."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._sampled.known.wait(), PATIENCE)
+            # Not `wait_for`: until Python 3.12 that drops a cancellation that comes with the sample.
+            async with asyncio.timeout(PATIENCE):
+                await self._sampled.known.wait()
 
     def stop(self) -> None:
         """Let go of everything, after the sampler has stopped; the pauses counted are kept."""

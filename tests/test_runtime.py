@@ -400,3 +400,15 @@ async def test_begun_twice_and_ended_twice() -> None:
         await observer.stop()
         await observer.stop()
         assert len(gc.callbacks) == callbacks
+
+
+async def test_a_cancellation_that_comes_with_the_first_sample() -> None:
+    """Who is cancelled while waiting for a sample is cancelled, also where that is there by then."""
+    runtime = aiosvc.Observer(CollectorRegistry(), aiosvc.Settings())._runtime
+    waiting = asyncio.create_task(runtime.known())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    runtime._sampled.known.set()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
