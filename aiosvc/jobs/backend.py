@@ -21,6 +21,10 @@ class Delivery(Protocol):
     def data(self) -> bytes:
         """The message as it was sent."""
 
+    @property
+    def number(self) -> int:
+        """How often the message was handed out, this time included; from 1."""
+
     async def done(self) -> None:
         """Settle it: the broker forgets it."""
 

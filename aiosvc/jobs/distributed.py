@@ -2,7 +2,7 @@
 A job queue that a broker keeps: jobs are sent to it, and workers in any process take them.
 
 Rule: a message is settled after its job has ended for good, and not before; so a job is run at
-least once, whatever dies. Rule: no more is taken than there is room for, so that what waits is in
+least once, whatever dies. One whose workers die each time is given up on: it may be the cause. Rule: no more is taken than there is room for, so that what waits is in
 the broker, where it can be counted and where another worker can have it.
 """
 
@@ -43,7 +43,8 @@ class Distributed:
 
     What the broker hands out once more while it is in hand here is not run a second time. One that
     waits to be tried again keeps its place among the `concurrency` ones in hand: it is the
-    broker's until it has ended for good.
+    broker's until it has ended for good. A message that was handed out more than *deliveries* times,
+    and never settled, is put aside.
     """
 
     def __init__(
@@ -52,16 +53,18 @@ class Distributed:
         jobs: Mapping[str, Job[Any]],
         ledger: Ledger,
         options: PoolOptions,
+        deliveries: int,
     ) -> None:
         self.backend = backend
         self._jobs = jobs
         self._ledger = ledger
         self._options = options
+        self._deliveries = deliveries
         self._rng = options.rng or Random()  # noqa: S311 - it spreads waits
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
-        self._held: dict[str, list[Delivery]] = {}
+        self._held: dict[object, list[Delivery]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._is_down = False
 
@@ -111,9 +114,12 @@ class Distributed:
             try:
                 deliveries = await self.backend.take(room)
             except Exception as error:  # noqa: BLE001 - it is asked again, whatever it was
+                if _is_cancelled():
+                    return  # a library may make an error of its own of that
                 self._note_down(error)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._stopping.wait()
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             pause = PAUSE
@@ -149,13 +155,23 @@ class Distributed:
         if job is None:
             await self._refuse(delivery, f"no job is named {message.name!r}")
             return
-        identity = message.id or delivery.data.hex()
-        held = self._held.get(identity)
+        held = self._held.get(message.id) if delivery.number > 1 else None
         if held is not None:
             # The broker lost sight of this worker, which has it in hand and settles it anew.
             held.append(delivery)
             return
-        held = self._held[identity] = [delivery]
+        if delivery.number > self._deliveries:
+            times = delivery.number - 1
+            reason = (
+                f"{job.name} was handed out {times} times and never ended; did it kill its worker?"
+            )
+            await self._refuse(delivery, reason, job.name)
+            return
+        held = [delivery]
+        # Nothing keeps another sender from using an id twice, or none; each of these is run.
+        is_new = message.id and message.id not in self._held
+        identity = message.id if is_new else object()
+        self._held[identity] = held
         try:
             await self._process_job(job, message, held)
         finally:
@@ -175,10 +191,10 @@ class Distributed:
         else:
             await self._settle(held, dead(reason))
 
-    async def _refuse(self, delivery: Delivery, why: str) -> None:
+    async def _refuse(self, delivery: Delivery, why: str, job: str = "") -> None:
         reason = one_line(why)
         log.error("a message was put aside: %s", reason)
-        with self._ledger.attempt("") as attempt:
+        with self._ledger.attempt(job) as attempt:
             attempt.dead()
         await self._settle([delivery], dead(reason))
 

@@ -43,7 +43,7 @@ class Message(NamedTuple):
             raise ValueError(f"not a job's message: {type(error).__name__}: {error}") from None
         if not (isinstance(name, str) and isinstance(args, list) and isinstance(kwargs, dict)):
             raise ValueError("not a job's message: its fields have other types")  # noqa: TRY004 - of a document
-        return cls(str(fields.get("task_id", "")), name, args, kwargs, sent)
+        return cls(str(fields.get("task_id") or ""), name, args, kwargs, sent)
 
     @property
     def labels(self) -> dict[str, Any]:

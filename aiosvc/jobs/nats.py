@@ -150,6 +150,7 @@ class _Message:
         self._backend = backend
         self._message = message
         self.data: bytes = message.data
+        self.number: int = message.metadata.num_delivered
 
     async def done(self) -> None:
         """Acknowledge it, and wait until the server has heard."""

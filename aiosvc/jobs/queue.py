@@ -81,7 +81,9 @@ class JobQueue:
 
     On a broker, a job in hand that its worker did not keep for *visibility* seconds, because it
     died, is handed to another; a worker keeps what it works on by itself, however long that takes.
-    *send_timeout* is the seconds that enqueueing may take there. The other options are the fields
+    One that was handed out *deliveries* times and never ended, because it kills its workers or
+    takes all their memory, goes to the dead letters at the next time, and is counted there; so do
+    jobs that were in hand beside it each time. *send_timeout* is the seconds that enqueueing may take there. The other options are the fields
     of `aiosvc.queues.PoolOptions`; `jobs`, `job_of` and `dead_letters` are the queue's own affair.
 
     `Observer.watch_queue(queue)` exports its metrics. Raises ConfigError for a wrong URL, name or
@@ -95,12 +97,14 @@ class JobQueue:
         name: str,
         maxsize: int = 0,
         visibility: float = 60.0,
+        deliveries: int = 10,
         send_timeout: float = 5.0,
         **options: Unpack[PoolKeywords],
     ) -> None:
         check_name(name)
         validation.whole("maxsize", maxsize, at_least=0)
         validation.seconds("visibility", visibility, at_least=0.1)
+        validation.whole("deliveries", deliveries, at_least=1)
         validation.seconds("send_timeout", send_timeout, at_least=0.01)
         for option in ("jobs", "job_of", "dead_letters"):
             if option in options:
@@ -129,7 +133,7 @@ class JobQueue:
                 )
             backend = _backend(scheme, url, name, chosen.concurrency, visibility)
             self.backend, self._source = backend.name, backend
-            self._engine = Distributed(backend, self._jobs, self.ledger, chosen)
+            self._engine = Distributed(backend, self._jobs, self.ledger, chosen, deliveries)
 
     @overload
     def job(self, function: Callable[P, Awaitable[object]]) -> Job[P]: ...

@@ -184,6 +184,9 @@ class _Message:
         self._backend = backend
         self._message = message
         self.data = message.body
+        # Quorum queues count; of others it is only known that it was not the first time.
+        again = message.headers.get("x-delivery-count", message.redelivered)
+        self.number = 1 + (again if isinstance(again, int) else 0)
 
     async def done(self) -> None:
         """Acknowledge it."""

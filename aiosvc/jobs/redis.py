@@ -135,7 +135,7 @@ class RedisBackend:
             await self._make_group()  # somebody emptied the database
             return []
         return [
-            _Message(self, number, fields)
+            _Message(self, number, fields, 1)
             for _, messages in (found or [])
             for number, fields in messages
             if fields
@@ -152,12 +152,13 @@ class RedisBackend:
         """Have a message count as delivered just now."""
         await self.client.xclaim(self.queue, GROUP, self.consumer, 0, [number], justid=True)
 
-    async def give_back(self, number: bytes) -> None:
-        """Have a message count as one that nobody has kept for long enough."""
+    async def give_back(self, number: bytes, deliveries: int) -> None:
+        """Have a message count as one that nobody has kept for long enough, after so many deliveries."""
         idle = int(self._visibility * 1000)
         await self.client.xclaim(
-            self.queue, GROUP, self.consumer, 0, [number], idle=idle, justid=True
-        )
+            self.queue, GROUP, self.consumer, 0, [number],
+            idle=idle, justid=True, retrycount=deliveries,
+        )  # fmt: skip
 
     async def settle(self, number: bytes, letter: Mapping[Any, Any] | None = None) -> None:
         """Acknowledge and delete a message, and keep a dead *letter* of it, all or nothing."""
@@ -183,11 +184,22 @@ class RedisBackend:
                 self.queue, GROUP, self.consumer, idle, place, count=room
             )
             # Before Redis 7 a message that was deleted meanwhile is claimed all the same.
-            claimed: list[Delivery] = [
-                _Message(self, number, fields) for number, fields in found if fields
-            ]
+            claimed = {number: fields for number, fields in found if fields}
             if claimed or place == b"0-0":
-                return claimed
+                return await self._counted(claimed)
+
+    async def _counted(self, claimed: Mapping[bytes, Mapping[bytes, bytes]]) -> list[Delivery]:
+        """Return the deliveries of messages that were claimed, with how often they were handed out."""
+        if not claimed:
+            return []
+        async with self.client.pipeline(transaction=False) as pipe:
+            for number in claimed:
+                pipe.xpending_range(self.queue, GROUP, number, number, 1)
+            pending = await pipe.execute()
+        return [
+            _Message(self, number, fields, known[0]["times_delivered"] if known else 1)
+            for (number, fields), known in zip(claimed.items(), pending, strict=True)
+        ]
 
     async def _forget(self, seconds: float, consumer: str = "") -> None:
         idle = int(seconds * 1000)
@@ -198,28 +210,31 @@ class RedisBackend:
 class _Message:
     """One message of the stream."""
 
-    def __init__(self, backend: RedisBackend, number: bytes, fields: Mapping[bytes, bytes]) -> None:
+    def __init__(
+        self, backend: RedisBackend, entry: bytes, fields: Mapping[bytes, bytes], number: int
+    ) -> None:
         self._backend = backend
-        self._number = number
+        self._entry = entry
         self._fields = fields
+        self.number = number
         self.data = fields.get(b"data", b"")
 
     async def done(self) -> None:
         """Acknowledge and delete it."""
-        await self._backend.settle(self._number)
+        await self._backend.settle(self._entry)
 
     async def dead(self, reason: str) -> None:
         """Move it to the dead letters."""
         letter = {**self._fields, b"reason": reason.encode()}
-        await self._backend.settle(self._number, letter)
+        await self._backend.settle(self._entry, letter)
 
     async def keep(self) -> None:
         """Claim it anew."""
-        await self._backend.keep(self._number)
+        await self._backend.keep(self._entry)
 
     async def give_back(self) -> None:
-        """Have another worker claim it when that looks for the next time."""
-        await self._backend.give_back(self._number)
+        """Have another worker claim it when that looks for the next time; this one did not count."""
+        await self._backend.give_back(self._entry, self.number - 1)
 
 
 def make(url: str, queue: str, *, concurrency: int, visibility: float) -> RedisBackend:

@@ -1,6 +1,7 @@
 """Running a broker's jobs, with a broker that forgets nothing and fails when told to."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 
 from aiosvc import catalogue
 from aiosvc.brokers import QueueState
-from aiosvc.jobs.backend import Delivery
 from aiosvc.jobs.distributed import Distributed
 from aiosvc.jobs.job import Job
 from aiosvc.jobs.ledger import Ledger
@@ -25,7 +25,9 @@ class Held:
     """One message in hand."""
 
     def __init__(self, broker: "Broker", data: bytes) -> None:
+        broker.handed_out[data] += 1
         self.data = data
+        self.number = broker.handed_out[data]
         self.broker = broker
 
     async def done(self) -> None:
@@ -58,6 +60,7 @@ class Broker:
     def __init__(self) -> None:
         self.keep_every: float | None = None
         self.waiting: list[bytes] = []
+        self.handed_out: Counter[bytes] = Counter()
         self.held: list[Held] = []
         self.done: list[bytes] = []
         self.dead: list[tuple[bytes, str]] = []
@@ -86,7 +89,7 @@ class Broker:
         assert data == message.encode()
         self.waiting.append(data)
 
-    async def take(self, room: int) -> Sequence[Delivery]:
+    async def take(self, room: int) -> Sequence[Held]:
         """Hand out what there is room for."""
         assert room > 0
         self.fail_if_told()
@@ -112,12 +115,14 @@ async def until(condition: Callable[[], object]) -> None:
 class Shop:
     """One job that does what it is told, on a queue with a fake broker."""
 
-    def __init__(self, act: Callable[..., Awaitable[object]], **options: Any) -> None:
+    def __init__(
+        self, act: Callable[..., Awaitable[object]], *, deliveries: int = 100, **options: Any
+    ) -> None:
         self.broker = Broker()
         self.ledger = Ledger("email", local=False)
         jobs: dict[str, Job[Any]] = {}
         chosen = PoolOptions(**{"attempts": 3, "backoff": 0.001, "concurrency": 3, **options})
-        self.engine = Distributed(self.broker, jobs, self.ledger, chosen)
+        self.engine = Distributed(self.broker, jobs, self.ledger, chosen, deliveries)
         jobs["send"] = Job(act, "send", self)
         self.ledger.tracker.expect(("send",))
 
@@ -273,6 +278,53 @@ async def test_what_is_no_job_is_put_aside(data: bytes, reason: str) -> None:
     await shop.engine.stop()
 
 
+async def test_one_that_was_handed_out_too_often() -> None:
+    """What was never settled, so often, is not begun once more; the job's own outcome says so."""
+    ran = []
+
+    async def send(order: int) -> None:
+        ran.append(order)
+
+    shop = Shop(send, deliveries=3)
+    for order in range(2):
+        await shop.enqueue("send", order)
+    shop.broker.handed_out.update({shop.broker.waiting[0]: 3, shop.broker.waiting[1]: 2})
+    await shop.engine.start(workers=True)
+    await until(lambda: shop.broker.dead and shop.broker.done)
+    assert ran == [1]
+    [(_, reason)] = shop.broker.dead
+    assert reason == "send was handed out 3 times and never ended; did it kill its worker?"
+    assert shop.outcomes() == {"ok": 1, "dead": 1}
+    await shop.engine.stop()
+
+
+@pytest.mark.parametrize("identity", ["the same", "", None])
+async def test_ids_that_are_none(identity: str | None) -> None:
+    """Messages that another sender gave one id, or none, are each run, also at the same time."""
+    go = asyncio.Event()
+    ran = []
+
+    async def send(order: int) -> None:
+        ran.append(order)
+        await go.wait()
+
+    shop = Shop(send, concurrency=3)
+    for order in range(3):
+        fields: dict[str, Any] = {
+            "task_id": identity,
+            "task_name": "send",
+            "args": [order],
+            "kwargs": {},
+        }
+        shop.broker.waiting.append(json.dumps(fields).encode())
+    await shop.engine.start(workers=True)
+    await until(lambda: len(ran) == 3)
+    go.set()
+    await until(lambda: len(shop.broker.done) == 3)
+    assert sorted(ran) == [0, 1, 2]
+    await shop.engine.stop()
+
+
 async def test_a_stop_lets_jobs_end() -> None:
     """A job that ends in time is settled; nothing new is taken meanwhile."""
     begun, go = asyncio.Event(), asyncio.Event()
@@ -344,6 +396,30 @@ async def test_a_broker_that_goes_and_comes_back(caplog: pytest.LogCaptureFixtur
         "the fake broker can't be asked for jobs: ConnectionError: the broker is down",
         "the fake broker is back",
     ]
+    await shop.engine.stop()
+
+
+async def test_a_library_that_makes_an_error_of_a_cancellation() -> None:
+    """A worker that is cancelled while it asks for jobs ends, whatever its broker's client raises."""
+
+    async def send() -> None:
+        """Do nothing."""
+
+    shop = Shop(send)
+
+    async def take(room: int) -> Sequence[Held]:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ConnectionError("the connection is closed") from None
+        return []
+
+    shop.broker.take = take  # type: ignore[method-assign]
+    await shop.engine.start(workers=True)
+    await asyncio.sleep(0.01)
+    worker = shop.engine._tasks[0]
+    worker.cancel()
+    await until(worker.done)
     await shop.engine.stop()
 
 

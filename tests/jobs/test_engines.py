@@ -1,13 +1,16 @@
 """One contract for the engines of job queues, each on its real broker."""
 
 import asyncio
+import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import poll, until
+from processes import Process, poll, until
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
@@ -247,6 +250,44 @@ async def test_what_a_dead_worker_held_is_run(engine: Engine) -> None:
     for task in running._running:
         task.cancel()
     await dead.queue.stop()
+
+
+KILLER = """
+import os, signal
+import aiosvc
+
+queue = aiosvc.JobQueue({url!r}, name={name!r}, visibility=0.5)
+
+@queue.job
+async def send(order, *, to):
+    if os.environ["DEATH"] == "exit":
+        os._exit(3)
+    if os.environ["DEATH"] == "raise":
+        raise SystemExit(3)
+    os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+async def test_one_that_kills_its_workers_is_put_aside(engine: Engine, tmp_path: Path) -> None:
+    """A job that no process survives is not handed out for ever, and is not lost either."""
+    (tmp_path / "killer.py").write_text(KILLER.format(url=engine.url, name=engine.name))
+    shop = Shop(engine, deliveries=3, visibility=0.5)
+    await shop.queue.start(workers=False)
+    await shop.send.enqueue(1, to="ada")
+    await shop.queue.stop()
+    command = [sys.executable, "-m", "aiosvc", "worker", "killer:queue"]
+    for death in ("exit", "raise", "fault"):
+        async with Process(command, tmp_path, {"DEATH": death}) as worker:
+            assert await worker.ended() == (-signal.SIGSEGV if death == "fault" else 3)
+    async with shop.queue, observed(shop.queue) as observer:
+        await until(lambda: said(observer, "queue_dead", shop.queue) == 1, "a dead letter")
+        completed = "queue_items_completed_total"
+        assert said(observer, completed, shop.queue, job="send", outcome="dead") == 1
+        assert await engine.left() == 0
+    [letter] = await engine.letters()
+    assert Message.decode(letter.data).args == [1]
+    assert letter.reason.startswith("send was handed out 3 times and never ended")
+    assert not shop.ran
 
 
 async def test_the_scrape_says_what_is_where(engine: Engine) -> None:
