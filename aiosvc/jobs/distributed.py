@@ -70,8 +70,9 @@ class Distributed:
 
     async def start(self, *, workers: bool) -> None:
         """Connect; with *workers*, begin to run jobs."""
+        # They belong to one event loop, and this may be another one than the last time.
+        self._stopping, self._changed = asyncio.Event(), asyncio.Event()
         await self.backend.start(worker=workers)
-        self._stopping.clear()
         self._ledger.tracker.slots = self._options.concurrency if workers else None
         if workers:
             loop = asyncio.get_running_loop()

@@ -51,6 +51,8 @@ class Local:
             self._options, jobs=tuple(self._jobs), job_of=lambda message: message.name
         )
         self._pool = WorkerPool(self.queue, self._run, self._tracker, options)
+        # It may have run on another event loop before, and would refuse to be waited for on this one.
+        self.queue._loop = None  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way
         if workers:
             self._pool.start()
 

@@ -429,3 +429,17 @@ async def test_a_connection_that_nats_has_closed_for_good(nats_engine: Engine) -
         await shop.send.enqueue("after")
         await until(lambda: len(shop.ran) == 2, "a job after")
         await until(lambda: said(observer, "queue_depth", shop.queue) == 0, "a sample after")
+
+
+def test_on_one_event_loop_after_the_other(any_engine: Engine) -> None:
+    """A queue that was stopped runs on another event loop, with retries and no room, as on its first."""
+    shop = Shop(any_engine, concurrency=1, attempts=2)
+
+    async def use(number: int) -> None:
+        async with shop.queue:
+            for _ in range(3):
+                await shop.fail.enqueue(number)
+            await until(lambda: shop.ran.count(number) == 6, "6 attempts")
+
+    for number in range(3):
+        asyncio.run(use(number))
