@@ -112,7 +112,7 @@ class JobQueue:
         self.name = name
         self._send_timeout = send_timeout
         self._jobs: dict[str, Job[Any]] = {}
-        self._open = False
+        self._open = self._workers = False
         chosen = make(PoolOptions, options)
         scheme = _scheme(url)
         self.ledger = Ledger(name, local=scheme == MEMORY)
@@ -186,8 +186,17 @@ class JobQueue:
         """
         Take jobs in from now on; with *workers*, run them in this process.
 
-        Raises NotEnqueuedError where a broker can't be reached within `send_timeout`.
+        A second time changes nothing. Raises NotEnqueuedError where a broker can't be reached within
+        `send_timeout`, ConfigError where it runs already, with workers or without, as is not asked
+        for now.
         """
+        if self._open:
+            if workers is not self._workers:
+                runs = "with" if self._workers else "without"
+                raise ConfigError(
+                    f"queue {self.name}: it runs already, {runs} workers; stop it first"
+                )
+            return
         try:
             async with asyncio.timeout(self._send_timeout):
                 await self._engine.start(workers=workers)
@@ -199,7 +208,7 @@ class JobQueue:
                 f"{type(error).__name__}: {error}",
                 ERROR,
             ) from error
-        self._open = True
+        self._open, self._workers = True, workers
 
     async def stop(self) -> int:
         """

@@ -1,5 +1,7 @@
 """A job queue in memory, as a scrape shows it."""
 
+import asyncio
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -45,3 +47,50 @@ async def test_what_is_refused_is_counted_once() -> None:
 async def test_one_that_never_ran_stops() -> None:
     """A stop without a start has nothing to do."""
     assert await aiosvc.JobQueue(name="email").stop() == 0
+
+
+def test_on_one_event_loop_after_the_other(caplog: pytest.LogCaptureFixture) -> None:
+    """A queue that was made with its module runs in each test of a suite, each on its own loop."""
+    queue = aiosvc.JobQueue(name="email", concurrency=1)
+    ran: list[int] = []
+
+    @queue.job
+    async def send(order: int) -> None:
+        ran.append(order)
+
+    async def use(order: int) -> None:
+        async with queue:
+            await asyncio.sleep(0)  # its worker waits for a job by now
+            await send.enqueue(order)
+            async with asyncio.timeout(30):
+                while order not in ran:  # noqa: ASYNC110 - nobody sets an event
+                    await asyncio.sleep(0.001)
+
+    for order in range(3):
+        asyncio.run(use(order))
+    assert "no item can be taken" not in caplog.text
+
+
+async def test_a_second_start() -> None:
+    """It makes no more workers than were asked for, and one that asks for something else is refused."""
+    queue = aiosvc.JobQueue(name="email", concurrency=1)
+    go = asyncio.Event()
+    ran: list[int] = []
+
+    @queue.job
+    async def send(order: int) -> None:
+        ran.append(order)
+        await go.wait()
+
+    async with queue:
+        await queue.start()
+        for order in range(3):
+            await send.enqueue(order)
+        await asyncio.sleep(0.01)
+        assert ran == [0]
+        with pytest.raises(aiosvc.ConfigError, match="it runs already, with workers; stop it"):
+            await queue.start(workers=False)
+        go.set()
+    assert ran == [0, 1, 2]
+    await queue.start(workers=False)
+    assert await queue.stop() == 0
