@@ -7,6 +7,7 @@ Rule: what it holds is lost with the process, and it says so.
 import asyncio
 import dataclasses
 import logging
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,11 @@ class Local:
         self._options = options
         self._pool: WorkerPool | None = None
 
+    @property
+    def dead_letters(self) -> deque[Any]:
+        """The last messages that were given up on, as many as the option says."""
+        return deque() if self._pool is None else self._pool.dead_letters
+
     async def start(self, *, workers: bool) -> None:
         """Begin to take jobs in; with *workers*, to run them."""
         log.info(
@@ -50,16 +56,18 @@ class Local:
         options = dataclasses.replace(
             self._options, jobs=tuple(self._jobs), job_of=lambda message: message.name
         )
+        kept = self.dead_letters
         self._pool = WorkerPool(self.queue, self._run, self._tracker, options)
+        self._pool.dead_letters.extend(kept)
         # It may have run on another event loop before, and would refuse to be waited for on this one.
         self.queue._loop = None  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way
         if workers:
             self._pool.start()
 
     async def put(self, message: Message, data: bytes) -> None:
-        """Take a job in; raises asyncio.QueueFull where there is no room."""
-        del data
-        self.queue.put_nowait(message)
+        """Take a job in, as a broker would; raises asyncio.QueueFull where there is no room."""
+        del message  # whose arguments are still their sender's, who may change them
+        self.queue.put_nowait(Message.decode(data))
 
     async def stop(self) -> int:
         """Run what can be run in time; return how many jobs did not end."""

@@ -8,6 +8,7 @@ memory says that a crash loses what it holds; a queue on a broker loses nothing 
 import asyncio
 import importlib
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, ParamSpec, Protocol, Self, Unpack, overload
@@ -84,7 +85,9 @@ class JobQueue:
     One that was handed out *deliveries* times and never ended, because it kills its workers or
     takes all their memory, goes to the dead letters at the next time, and is counted there; so do
     jobs that were in hand beside it each time. *send_timeout* is the seconds that enqueueing may take there. The other options are the fields
-    of `aiosvc.queues.PoolOptions`; `jobs`, `job_of` and `dead_letters` are the queue's own affair.
+    of `aiosvc.queues.PoolOptions`; `jobs` and `job_of` are the queue's own affair. So are, on a
+    broker, `dead_letters`; those of a queue in memory are messages, with the `name`, `args` and
+    `kwargs` of their jobs.
 
     `Observer.watch_queue(queue)` exports its metrics. Raises ConfigError for a wrong URL, name or
     option, and where a library is missing.
@@ -106,7 +109,7 @@ class JobQueue:
         validation.seconds("visibility", visibility, at_least=0.1)
         validation.whole("deliveries", deliveries, at_least=1)
         validation.seconds("send_timeout", send_timeout, at_least=0.01)
-        for option in ("jobs", "job_of", "dead_letters"):
+        for option in ("jobs", "job_of"):
             if option in options:
                 raise ConfigError(f"{option}: not an option of a job queue, which knows its jobs")
         self.name = name
@@ -121,11 +124,17 @@ class JobQueue:
         #: The queue itself, where it is in memory.
         self.queue: asyncio.Queue[Message] | None = None
         self._source: Backend | None = None
+        self._local: Local | None = None
         self._engine: Engine
         if scheme == MEMORY:
-            local = Local(name, self._jobs, self.ledger.tracker, chosen, maxsize)
-            self._engine, self.queue = local, local.queue
+            self._local = Local(name, self._jobs, self.ledger.tracker, chosen, maxsize)
+            self._engine, self.queue = self._local, self._local.queue
         else:
+            if "dead_letters" in options:
+                raise ConfigError(
+                    "dead_letters: only for a queue in memory; a broker keeps them in a queue beside "
+                    "its own"
+                )
             if maxsize:
                 raise ConfigError(
                     f"maxsize: {maxsize} given; only a queue in memory is bounded, a broker has "
@@ -134,6 +143,11 @@ class JobQueue:
             backend = _backend(scheme, url, name, chosen.concurrency, visibility)
             self.backend, self._source = backend.name, backend
             self._engine = Distributed(backend, self._jobs, self.ledger, chosen, deliveries)
+
+    @property
+    def dead_letters(self) -> deque[Message]:
+        """The last jobs that a queue in memory gave up on, yours to take; a broker has its own."""
+        return deque() if self._local is None else self._local.dead_letters
 
     @overload
     def job(self, function: Callable[P, Awaitable[object]]) -> Job[P]: ...

@@ -1,8 +1,10 @@
 """A job queue in memory, as a scrape shows it."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from processes import until
 from prometheus_client import CollectorRegistry
 
 import aiosvc
@@ -94,3 +96,60 @@ async def test_a_second_start() -> None:
     assert ran == [0, 1, 2]
     await queue.start(workers=False)
     assert await queue.stop() == 0
+
+
+async def test_dead_letters() -> None:
+    """What is given up on is kept, as many as said, counted, and there after another start."""
+    registry = CollectorRegistry()
+    observer = aiosvc.Observer(registry, aiosvc.Settings())
+    queue = aiosvc.JobQueue(name="email", attempts=2, backoff=0.0, dead_letters=2)
+
+    @queue.job
+    async def send(order: int) -> None:
+        raise OSError("busy")
+
+    def said(metric: str, **labels: str) -> float | None:
+        return registry.get_sample_value(metric, {"queue_name": "email", **labels})
+
+    assert not queue.dead_letters
+    observer.watch_queue(queue)
+    await observer.start()
+    try:
+        async with queue:
+            assert said("queue_dead") == 0
+            for order in range(3):
+                await send.enqueue(order)
+            completed = {"job": "send", "outcome": "dead"}
+            await until(lambda: said("queue_items_completed_total", **completed) == 3, "3 counted")
+            assert said("queue_dead") == 2
+            assert said("queue_items_dropped_total", reason="dead_letters") == 1
+        async with queue:
+            assert said("queue_dead") == 2
+            letter = queue.dead_letters.popleft()
+            assert (letter.name, letter.args, letter.kwargs) == ("send", [1], {})
+            assert said("queue_dead") == 1
+    finally:
+        await observer.stop()
+
+
+def test_dead_letters_elsewhere() -> None:
+    """A broker keeps them itself, and says so."""
+    with pytest.raises(aiosvc.ConfigError, match="dead_letters: only for a queue in memory"):
+        aiosvc.JobQueue("redis://localhost", name="email", dead_letters=10)
+
+
+async def test_arguments_are_those_that_a_broker_would_give() -> None:
+    """A job gets what JSON makes of its arguments, as they were when it was enqueued."""
+    queue = aiosvc.JobQueue(name="email")
+    got: list[Any] = []
+
+    @queue.job
+    async def send(order: dict[Any, Any], to: tuple[str, ...]) -> None:
+        got.append((order, to))
+
+    order = {1: "book"}
+    async with queue:
+        await send.enqueue(order, to=("ada", "bob"))
+        order.clear()
+        await until(lambda: bool(got), "its begin")
+    assert got == [({"1": "book"}, ["ada", "bob"])]
