@@ -229,22 +229,23 @@ def notice_task_done(end: Any, made: Instrument) -> None:
 
 def dropping_rest(inner: Callable[..., Any], watched: Any, made: Instrument) -> Callable[..., Any]:
     """Return *inner*, a queue's `shutdown`, that counts what it takes out as dropped."""
-    inner_get = watched._get
-
-    def _get() -> Any:
-        item = inner_get()
-        made.drops()
-        return item
 
     @functools.wraps(inner)
     def shutdown(*args: Any, **named: Any) -> Any:
         with made.dropping():
-            if made.stamps is None:
-                watched._get = _get
+            if made.stamps is not None:
+                return inner(*args, **named)
+            inner_get = watched._get  # which may be another observer's by now
+
+            def _get() -> Any:
+                item = inner_get()
+                made.drops()
+                return item
+
+            watched._get = _get
             try:
                 return inner(*args, **named)
             finally:
-                if made.stamps is None:
-                    watched._get = inner_get
+                watched._get = inner_get
 
     return shutdown

@@ -471,6 +471,24 @@ async def test_a_second_look_that_wants_more() -> None:
         assert each.value("queue_items_rejected_total", reason="full") == 1
 
 
+@needs_shutdown
+@pytest.mark.parametrize("kind", kinds())
+async def test_a_shutdown_that_two_look_at(kind: Any) -> None:
+    """What it takes out is dropped for both, and waited for by nobody, whoever looked first."""
+    jobs = kind()
+    first, second = Readout(), Readout()
+    first.queues.watch(jobs, "jobs", waits=False)
+    second.queues.watch(jobs, "jobs")
+    for number in range(3):
+        jobs.put_nowait(number)
+    jobs.get_nowait()
+    jobs.shutdown(immediate=True)
+    for each in (first, second):
+        assert each.value("queue_items_dropped_total", reason="shutdown") == 2
+    assert second.value("queue_wait_seconds_count") == 1
+    assert second.value("queue_oldest_item_age_seconds") == 0
+
+
 async def test_somebody_elses_override(readout: Readout) -> None:
     """A queue whose instance was overridden by others goes on doing what they want."""
     jobs: asyncio.Queue[int] = asyncio.Queue()
