@@ -22,6 +22,7 @@ from aiosvc import catalogue
 from aiosvc.callables import gives_async_generator, gives_coroutine, gives_generator
 from aiosvc.catalogue import PROCESSING_BUCKETS
 from aiosvc.errors import ConfigError
+from aiosvc.naming import clean
 from aiosvc.queues.attempts import Attempt, JobSeries
 from aiosvc.queues.numbers import DEAD_LETTERS, SHUTDOWN
 from aiosvc.readings import Distribution, Readings
@@ -101,7 +102,7 @@ class JobTracker:
             if not isinstance(job, str) or not job:
                 raise ConfigError(f"jobs: {job!r} given; expected a name, like 'send_welcome'")
         for job in names:
-            self._jobs.setdefault(job, JobSeries())
+            self._jobs.setdefault(clean(job), JobSeries())
         self._open = self._open and not names
         self.slots = self.slots if slots is None else slots
 
@@ -128,7 +129,7 @@ class JobTracker:
                 f"tracked: {function!r} is a generator; put 'with jobs.attempt(...)' around each "
                 "item instead"
             )
-        label = job or getattr(function, "__name__", "") or type(function).__name__
+        label = clean(job or getattr(function, "__name__", "") or type(function).__name__)
         self._jobs.setdefault(label, JobSeries())
         if gives_coroutine(function):
 
@@ -240,9 +241,12 @@ class JobTracker:
         if isinstance(job, str) and job:
             if job in self._jobs:
                 return job
+            label = clean(job)  # whoever makes it up, a scrape must be able to hold it
+            if label in self._jobs:
+                return label
             if self._open and len(self._jobs) < MAX_JOBS:
-                self._jobs.setdefault(job, JobSeries())
-                return job
+                self._jobs.setdefault(label, JobSeries())
+                return label
         self._jobs.setdefault(OTHER, JobSeries())
         return OTHER
 

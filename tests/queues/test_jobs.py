@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from aiosvc.errors import ConfigError
 from aiosvc.queues.jobs import MAX_JOBS, MAX_UNSETTLED
@@ -163,6 +164,18 @@ async def test_tracked_object(readout: Readout) -> None:
 
     await readout.queues.track("jobs").tracked(Sender())()
     assert readout.value("queue_processing_seconds_sum", job="Sender") == 2
+
+
+def test_names_that_are_no_text(readout: Readout) -> None:
+    """A job's name that has no form in UTF-8 is one that has, and everything else is scraped."""
+    tracker = readout.queues.track("jobs")
+    for _ in range(2):
+        with tracker.attempt("\udcff"):
+            pass
+    tracker.tracked(print, job="a\udcff")
+    readout.queues.track("others", jobs=["b\udcff"])
+    assert b'job="?"' in generate_latest(readout.registry)
+    assert readout.outcomes("?") == {"ok": 2}
 
 
 def test_generators_are_refused(readout: Readout) -> None:
