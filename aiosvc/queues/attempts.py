@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
 
 from aiosvc.catalogue import PROCESSING_BUCKETS
+from aiosvc.errors import ConfigError
 
 __all__ = [
     "CANCELLED",
@@ -88,7 +89,9 @@ class Attempt:
         self._said = DEAD
 
     def end(self, outcome: str) -> None:
-        """End the attempt, unless it has ended."""
+        """End the attempt, unless it has ended; raises ConfigError for what is no outcome."""
+        if outcome not in OUTCOMES:
+            raise ConfigError(f"outcome: {outcome!r} given; expected one of {', '.join(OUTCOMES)}")
         if self.began is not None and self.ended is None:
             self.ended = Ended(outcome, self._ledger.clock() - self.began, time.time())
             self._ledger.note_end(self)

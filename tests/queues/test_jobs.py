@@ -166,13 +166,22 @@ async def test_tracked_object(readout: Readout) -> None:
     assert readout.value("queue_processing_seconds_sum", job="Sender") == 2
 
 
+def test_what_is_no_outcome(readout: Readout) -> None:
+    """An attempt can't end in an outcome that nobody knows, and ends in another one all the same."""
+    with readout.queues.track("jobs").attempt("send") as attempt:
+        with pytest.raises(ConfigError, match="outcome: 'done' given; expected one of ok, error"):
+            attempt.end("done")
+        assert readout.value("workers_busy") == 1
+    assert readout.outcomes("send") == {"ok": 1}
+
+
 def test_names_that_are_no_text(readout: Readout) -> None:
     """A job's name that has no form in UTF-8 is one that has, and everything else is scraped."""
     tracker = readout.queues.track("jobs")
     for _ in range(2):
         with tracker.attempt("\udcff"):
             pass
-    tracker.tracked(print, job="a\udcff")
+    tracker.tracked(job="a\udcff")(print)
     readout.queues.track("others", jobs=["b\udcff"])
     assert b'job="?"' in generate_latest(readout.registry)
     assert readout.outcomes("?") == {"ok": 2}
