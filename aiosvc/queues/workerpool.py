@@ -217,7 +217,9 @@ class WorkerPool:
                 yield item
 
     async def _work(self) -> None:
-        while not self._over:
+        # One that ignored its cancellation does not join the workers of the next start.
+        shift = self._changed
+        while not self._over and shift is self._changed:
             try:
                 item = await self._intake.take()
             except Exception as error:

@@ -428,9 +428,12 @@ async def test_jobs_that_ignore_their_cancellation(
     await shop.pool.stop(0)
     assert "; 1 jobs ignore their cancellation and go on" in caplog.messages[-1]
     assert readout.value("workers_busy") == 1
+    shop.pool.start()
     go.set()
     await settle()
     assert readout.value("workers_busy") == 0
+    assert readout.value("queue_consumers") == readout.value("worker_slots") == 1
+    await shop.pool.stop()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
