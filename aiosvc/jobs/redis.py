@@ -87,8 +87,9 @@ class RedisBackend:
 
     @property
     def client(self) -> Redis:
-        """The connection; there is one between start and stop."""
-        assert self._client is not None, "not started"
+        """The connection; raises ConnectionError but between start and stop."""
+        if self._client is None:
+            raise ConnectionError("the queue is not running")
         return self._client
 
     async def start(self, *, worker: bool) -> None:
