@@ -18,7 +18,7 @@ from typing import Any, ParamSpec
 from taskiq import NoResultError, TaskiqMessage, TaskiqMiddleware, TaskiqResult
 
 from aiosvc.jobs.ledger import Ledger
-from aiosvc.jobs.message import SENT
+from aiosvc.jobs.message import SENT, sent_at
 from aiosvc.queues import check_name
 from aiosvc.queues.attempts import ERROR, OK, RETRY, Attempt, outcome_of
 from aiosvc.service import Observer
@@ -103,10 +103,10 @@ class TaskiqMetrics(TaskiqMiddleware):
         attempt.__enter__()
         running = Running(attempt, _retries(message))
         self._running.setdefault(message.task_id, []).append(running)
-        sent = message.labels.get(SENT)
+        sent = sent_at(message.labels)
         if sent is not None:
             # Clocks of two machines differ; nothing waits for less than no time.
-            self._ledger.waited(max(0.0, time.time() - float(sent)))
+            self._ledger.waited(max(0.0, time.time() - sent))
 
     def _failed(self, message: TaskiqMessage, exception: BaseException) -> None:
         for running in self._running[message.task_id][-1:]:

@@ -7,14 +7,25 @@ another.
 """
 
 import json
+import math
 import time
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
 
-__all__ = ["SENT", "Message"]
+__all__ = ["SENT", "Message", "sent_at"]
 
 #: The label that says when the message was sent, in Unix time.
 SENT: Final = "aiosvc_sent"
+
+
+def sent_at(labels: Mapping[str, Any]) -> float | None:
+    """Return the Unix time at which a message with these labels was sent, None where they say none."""
+    try:
+        at = float(labels.get(SENT, math.nan))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return at if math.isfinite(at) else None
 
 
 class Message(NamedTuple):
@@ -37,8 +48,7 @@ class Message(NamedTuple):
         try:
             fields = json.loads(data)
             name, args, kwargs = fields["task_name"], fields["args"], fields["kwargs"]
-            sent = fields.get("labels", {}).get(SENT)
-            sent = None if sent is None else float(sent)
+            sent = sent_at(fields.get("labels", {}))
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a job's message: {type(error).__name__}: {error}") from None
         if not (isinstance(name, str) and isinstance(args, list) and isinstance(kwargs, dict)):

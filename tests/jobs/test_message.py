@@ -59,3 +59,13 @@ def test_arguments_that_json_can_not_say(wrong: object) -> None:
     """An argument that would not survive the way is refused before it goes."""
     with pytest.raises(TypeError, match="job 'send': its arguments must be what JSON can say"):
         Message.of("send", (wrong,), {}).encode()
+
+
+@pytest.mark.parametrize(
+    "sent", ["null", "NaN", "-Infinity", "1" + 400 * "0", '"soon"', "[]", "{}"]
+)
+def test_a_time_that_is_none(sent: str) -> None:
+    """A job whose sender wrote nonsense for the time is a job all the same; its wait is not known."""
+    fields = '"task_id": "1", "task_name": "send", "args": [], "kwargs": {}'
+    data = f'{{{fields}, "labels": {{"aiosvc_sent": {sent}}}}}'.encode()
+    assert Message.decode(data).sent is None
