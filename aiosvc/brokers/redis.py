@@ -9,6 +9,7 @@ another type is an error.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -247,6 +248,6 @@ def _counted(key: str, after: str, cap: int) -> Plan[int]:
 
 
 def age(now: float, times: Sequence[float | None]) -> float | None:
-    """Return the seconds since the earliest of *times*; None where one of them is unknown."""
-    known = [moment for moment in times if moment is not None]
+    """Return the seconds since the earliest of *times*; None where one of them is unknown, or none."""
+    known = [moment for moment in times if moment is not None and math.isfinite(moment)]
     return max(0.0, now - min(known)) if known and len(known) == len(times) else None

@@ -86,6 +86,14 @@ async def test_a_list_of_items_that_know_when(client: Any) -> None:
         assert state.oldest_age == pytest.approx(age, abs=9)
 
 
+@pytest.mark.parametrize("moment", [None, float("nan"), float("-inf")])
+async def test_a_list_of_items_that_do_not_know_when(client: Any, moment: float | None) -> None:
+    """An item whose time is none has an age that nobody knows, which is not 0."""
+    await client.lpush("l", b"item")
+    state = await RedisList(client, "l", queued_at=lambda _: moment).sample()
+    assert (state.ready, state.oldest_age) == (1, None)
+
+
 async def test_a_sorted_set_is_divided_by_the_servers_time(client: Any) -> None:
     """What is due is ready and has an age, what is not is scheduled."""
     now = time.time()
