@@ -200,21 +200,18 @@ class JobQueue:
         """
         Take jobs in from now on; with *workers*, run them in this process.
 
-        A second time changes nothing. Raises NotEnqueuedError where a broker can't be reached within
-        `send_timeout`, ConfigError where it runs already, with workers or without, as is not asked
-        for now.
+        A second time adds the workers where there are none, and else changes nothing. Raises
+        NotEnqueuedError where a broker can't be reached within `send_timeout`.
         """
-        if self._open:
-            if workers is not self._workers:
-                runs = "with" if self._workers else "without"
-                raise ConfigError(
-                    f"queue {self.name}: it runs already, {runs} workers; stop it first"
-                )
+        if self._open and (self._workers or not workers):
             return
+        if self._open and self._source is not None:
+            await self._engine.stop()  # a worker has another connection
         try:
             async with asyncio.timeout(self._send_timeout):
                 await self._engine.start(workers=workers)
         except Exception as error:
+            self._open = False
             with suppress(Exception):  # of what has begun to start; the reason is the error above
                 await self._engine.stop()
             raise NotEnqueuedError(

@@ -443,3 +443,21 @@ def test_on_one_event_loop_after_the_other(any_engine: Engine) -> None:
 
     for number in range(3):
         asyncio.run(use(number))
+
+
+async def test_a_second_start(any_engine: Engine) -> None:
+    """It adds workers where there are none, and never more of them than were asked for."""
+    shop = Shop(any_engine, concurrency=1)
+    shop.go.clear()
+    await shop.queue.start(workers=False)
+    for order in range(3):
+        await shop.send.enqueue(order)
+    for workers in (True, True, False):
+        await shop.queue.start(workers=workers)
+    await until(lambda: bool(shop.ran), "the first job")
+    await asyncio.sleep(0.05)
+    assert len(shop.ran) == 1
+    shop.go.set()
+    await until(lambda: len(shop.ran) == 3, "all jobs")
+    assert await shop.queue.stop() == 0
+    assert sorted(order for order, _ in shop.ran) == [0, 1, 2]

@@ -73,31 +73,6 @@ def test_on_one_event_loop_after_the_other(caplog: pytest.LogCaptureFixture) -> 
     assert "no item can be taken" not in caplog.text
 
 
-async def test_a_second_start() -> None:
-    """It makes no more workers than were asked for, and one that asks for something else is refused."""
-    queue = aiosvc.JobQueue(name="email", concurrency=1)
-    go = asyncio.Event()
-    ran: list[int] = []
-
-    @queue.job
-    async def send(order: int) -> None:
-        ran.append(order)
-        await go.wait()
-
-    async with queue:
-        await queue.start()
-        for order in range(3):
-            await send.enqueue(order)
-        await asyncio.sleep(0.01)
-        assert ran == [0]
-        with pytest.raises(aiosvc.ConfigError, match="it runs already, with workers; stop it"):
-            await queue.start(workers=False)
-        go.set()
-    assert ran == [0, 1, 2]
-    await queue.start(workers=False)
-    assert await queue.stop() == 0
-
-
 async def test_dead_letters() -> None:
     """What is given up on is kept, as many as said, counted, and there after another start."""
     registry = CollectorRegistry()
