@@ -153,13 +153,12 @@ class RedisBackend:
         """Have a message count as delivered just now."""
         await self.client.xclaim(self.queue, GROUP, self.consumer, 0, [number], justid=True)
 
-    async def give_back(self, number: bytes, deliveries: int) -> None:
-        """Have a message count as one that nobody has kept for long enough, after so many deliveries."""
+    async def give_back(self, number: bytes) -> None:
+        """Have a message count as one that nobody has kept for long enough."""
         idle = int(self._visibility * 1000)
         await self.client.xclaim(
-            self.queue, GROUP, self.consumer, 0, [number],
-            idle=idle, justid=True, retrycount=deliveries,
-        )  # fmt: skip
+            self.queue, GROUP, self.consumer, 0, [number], idle=idle, justid=True
+        )
 
     async def settle(self, number: bytes, letter: Mapping[Any, Any] | None = None) -> None:
         """Acknowledge and delete a message, and keep a dead *letter* of it, all or nothing."""
@@ -234,8 +233,8 @@ class _Message:
         await self._backend.keep(self._entry)
 
     async def give_back(self) -> None:
-        """Have another worker claim it when that looks for the next time; this one did not count."""
-        await self._backend.give_back(self._entry, self.number - 1)
+        """Have another worker claim it when that looks for the next time."""
+        await self._backend.give_back(self._entry)
 
 
 def make(url: str, queue: str, *, concurrency: int, visibility: float) -> RedisBackend:
