@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import NoStreamResponseError, NotFoundError
 from taskiq_nats import PullBasedJetStreamBroker
 
 from aiosvc.brokers import NatsConsumer, QueueState
@@ -90,7 +90,11 @@ class NatsBackend:
         room = self.broker.client.max_payload - HEADERS
         if len(data) > room:
             raise ValueError(f"a message of {len(data)} bytes; this server takes {room}")
-        await kick(self.broker, message, data)
+        try:
+            await kick(self.broker, message, data)
+        except NoStreamResponseError:
+            await self._make_again()
+            await kick(self.broker, message, data)
 
     async def take(self, room: int) -> Sequence[Delivery]:
         """Return new messages, and those that nobody kept."""
@@ -103,12 +107,10 @@ class NatsBackend:
             if more > 0:
                 with suppress(NatsTimeoutError):
                     found += await pull.fetch(batch=more, timeout=SOON)
-        except NatsTimeoutError:
-            return []
-        except NotFoundError:
-            # Somebody deleted the stream or its consumer.
-            await self.broker._add_or_reuse_stream()  # noqa: SLF001 - what startup does
-            await self.broker._startup_consumer()  # noqa: SLF001 - what startup does
+        except (NatsTimeoutError, NotFoundError):
+            # That is also what comes of a consumer which is not there.
+            with suppress(NatsTimeoutError):
+                await self._make_again_where_missing()
             return []
         return [_Message(self, message) for message in found]
 
@@ -129,14 +131,29 @@ class NatsBackend:
         if not self.broker.client.is_connected:
             raise ConnectionError("the connection to NATS is not open")
 
+    async def _make_again_where_missing(self) -> None:
+        try:
+            await self.broker.js.consumer_info(self.stream, CONSUMER)
+        except NotFoundError:
+            await self._make_again()
+
+    async def _make_again(self) -> None:
+        """Make what somebody has deleted, or what a server without its files has forgotten."""
+        await self.broker._add_or_reuse_stream()  # noqa: SLF001 - what startup does
+        await self.broker._startup_consumer()  # noqa: SLF001 - what startup does
+        await self._make_dead_letters()
+
+    async def _make_dead_letters(self) -> None:
+        config = _kept_stream(self.dead_letters, f"{self.dead_letters}.jobs")
+        config.retention = RetentionPolicy.LIMITS
+        await self.broker.js.add_stream(config)
+
     async def _connect(self) -> None:
         client = Client()  # the last one may still be closing
         self.broker.client = client  # type: ignore[misc]  # for one connection it is final
         try:
             await self.broker.startup()
-            config = _kept_stream(self.dead_letters, f"{self.dead_letters}.jobs")
-            config.retention = RetentionPolicy.LIMITS
-            await self.broker.js.add_stream(config)
+            await self._make_dead_letters()
         except BaseException:
             with suppress(NatsError):
                 await client.close()

@@ -38,6 +38,8 @@ BLOCK = 1000
 CLAIM_EVERY, FORGET_EVERY = 1.0, 60.0
 #: Seconds after which the server is taken to be gone; longer than it is asked to wait.
 TIMEOUT = 5.0
+#: What Redis says of a stream or a group that is gone, to each of the commands that are used here.
+EMPTIED = ("NOGROUP", "no such key", "UNBLOCKED")
 #: Removes the consumers that hold nothing and were not heard of for ARGV[2] milliseconds, or the one
 #: that is named in ARGV[3]. In one step, for what a consumer is given meanwhile would go with it.
 FORGET = """
@@ -115,6 +117,15 @@ class RedisBackend:
 
     async def take(self, room: int) -> Sequence[Delivery]:
         """Return messages that a dead worker left behind, or else new ones."""
+        try:
+            return await self._take(room)
+        except ResponseError as error:
+            if not any(words in str(error) for words in EMPTIED):
+                raise
+            await self._make_group()  # somebody emptied the database, or it was kept in memory
+            return []
+
+    async def _take(self, room: int) -> Sequence[Delivery]:
         now = time.monotonic()
         if now >= self._claim_at:
             claimed = await self._claim(room)
@@ -126,15 +137,9 @@ class RedisBackend:
             # A live worker is heard of each time that it takes or keeps something.
             await self._forget(2 * self._visibility + BLOCK / 1000)
             self._forget_at = now + min(FORGET_EVERY, self._visibility)
-        try:
-            found: Any = await self.client.xreadgroup(
-                GROUP, self.consumer, {self.queue: ">"}, count=room, block=BLOCK
-            )
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            await self._make_group()  # somebody emptied the database
-            return []
+        found: Any = await self.client.xreadgroup(
+            GROUP, self.consumer, {self.queue: ">"}, count=room, block=BLOCK
+        )
         return [
             _Message(self, number, fields, 1)
             for _, messages in (found or [])

@@ -65,6 +65,22 @@ class Engine:
                 letters.append(Letter(message.body, str(message.headers["reason"])))
         return letters  # what is not acknowledged stays there
 
+    async def delete(self) -> None:
+        """Delete the queue and its dead letters, as a broker does that starts without its files."""
+        if self.kind == "redis":
+            async with Redis.from_url(self.url) as client:
+                await client.delete(self.name, f"{self.name}:dead")
+        elif self.kind == "nats":
+            async with _nats(self.url) as client:
+                for stream in (self.name, f"{self.name}-dead"):
+                    await client.jetstream().delete_stream(stream)
+        else:
+            async with await aio_pika.connect(self.url) as connection:
+                channel = await connection.channel()
+                for queue in (self.name, f"{self.name}.dead"):
+                    await channel.queue_delete(queue)
+                await channel.exchange_delete(self.name)
+
     async def left(self) -> int:
         """Return how many messages the broker holds for the queue, in hand or not."""
         if self.kind == "redis":

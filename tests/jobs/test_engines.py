@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from aiosvc import JobQueue, NotEnqueuedError, Observer, Settings
+from aiosvc.jobs.job import Job
 from aiosvc.jobs.message import Message
 
 from .engines import BROKERS, Engine
@@ -461,3 +462,30 @@ async def test_a_second_start(any_engine: Engine) -> None:
     await until(lambda: len(shop.ran) == 3, "all jobs")
     assert await shop.queue.stop() == 0
     assert sorted(order for order, _ in shop.ran) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("workers", [True, False])
+async def test_a_broker_that_has_forgotten_the_queue(engine: Engine, *, workers: bool) -> None:
+    """A queue that is gone is made again, by who works on it and by who only sends; nobody restarts."""
+    shop = Shop(engine, visibility=0.5)
+
+    async def enqueued(job: Job[[str]]) -> bool:
+        try:
+            await job.enqueue("after")
+        except NotEnqueuedError:
+            return False
+        return True
+
+    await shop.queue.start(workers=workers)
+    try:
+        await shop.send.enqueue("before")
+        await until(lambda: len(shop.ran) == workers, "the job before")
+        await engine.delete()
+        await asyncio.sleep(1.5 if workers else 0)  # it looks for what was left by others meanwhile
+        await poll(lambda: enqueued(shop.send), bool, "a job taken in")
+        await poll(lambda: enqueued(shop.fail), bool, "a second one")
+        await shop.queue.start(workers=True)
+        await until(lambda: len(shop.ran) >= 2 + workers, "the jobs after")
+        await poll(engine.letters, bool, "a dead letter")
+    finally:
+        await shop.queue.stop()
