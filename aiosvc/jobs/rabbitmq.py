@@ -48,11 +48,14 @@ class Connected(AioPikaBroker):
         )
         self._queue = queue
         self._concurrency = concurrency
+        self._is_left = False
         self.arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
 
     @property
     def is_open(self) -> bool:
-        """Whether all of it still is."""
+        """Whether all of it still is; a consumer whose queue was deleted is not."""
+        if self._is_left:
+            return False
         connections = [self.write_conn, self.read_conn][: 2 if self.is_worker_process else 1]
         channels = [self.write_channel, self.read_channel][: len(connections)]
         return all(
@@ -75,6 +78,11 @@ class Connected(AioPikaBroker):
             await self.read_channel.set_qos(prefetch_count=self._concurrency)
             queue = await self.read_channel.get_queue(self._queue, ensure=False)
             await queue.consume(self._arrive)
+            # Known to newer versions; where it is not, a worker has to be restarted.
+            reader = await self.read_channel.get_underlay_channel()
+            cancelled = getattr(reader, "on_consumer_cancel_callbacks", None)
+            if cancelled is not None:
+                cancelled.add(self._leave)
 
     async def shutdown(self) -> None:
         """Close what is open, whatever state it is in."""
@@ -83,6 +91,9 @@ class Connected(AioPikaBroker):
                 with suppress(Exception):
                     async with asyncio.timeout(LONGEST_CLOSE):
                         await connection.close()  # with its channels
+
+    def _leave(self, _cancelled: object) -> None:
+        self._is_left = True
 
     async def _arrive(self, message: AbstractIncomingMessage) -> None:
         self.arrived.put_nowait(message)

@@ -489,3 +489,26 @@ async def test_a_broker_that_has_forgotten_the_queue(engine: Engine, *, workers:
         await poll(engine.letters, bool, "a dead letter")
     finally:
         await shop.queue.stop()
+
+
+async def test_workers_whose_queue_was_deleted(engine: Engine) -> None:
+    """Those that only work make the queue again, or find the one that a sender has made."""
+    worker, sender = Shop(engine, visibility=0.5), Shop(engine)
+    await sender.queue.start(workers=False)
+    try:
+        async with worker.queue:
+            await sender.send.enqueue("before")
+            await until(lambda: len(worker.ran) == 1, "the job before")
+            await engine.delete()
+
+            async def taken_in() -> bool:
+                try:
+                    await sender.send.enqueue("after")
+                except NotEnqueuedError:
+                    return False
+                return True
+
+            await poll(taken_in, bool, "a job taken in")
+            await until(lambda: len(worker.ran) == 2, "the job after")
+    finally:
+        await sender.queue.stop()
