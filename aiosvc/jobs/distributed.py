@@ -115,7 +115,7 @@ class Distributed:
             try:
                 deliveries = await self.backend.take(room)
             except Exception as error:  # noqa: BLE001 - it is asked again, whatever it was
-                if _is_cancelled():
+                if is_cancelled():
                     return  # a library may make an error of its own of that
                 self._note_down(error)
                 with suppress(TimeoutError):
