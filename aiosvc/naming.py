@@ -31,6 +31,8 @@ METRIC: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 #: A name that users give to a thing: it becomes a label's value, and part of a URL or of a flag.
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
 #: What aiosvc exports itself, as series and as families.
 TAKEN: Final = frozenset(
     name for spec in catalogue.CATALOGUE for name in (spec.name, spec.name.removesuffix("_total"))
@@ -86,8 +88,8 @@ def check_labels(names: Iterable[object]) -> tuple[str, ...]:
 
 
 def clean(text: object) -> str:
-    """Return a text that can be sent: a lone surrogate has no form in UTF-8, and becomes '?'."""
-    return str(text).encode("utf-8", "replace").decode()
+    """Return a text that can be sent: a lone surrogate has no form in UTF-8, and becomes U+FFFD."""
+    return SURROGATE.sub("\ufffd", str(text))
 
 
 def one_line(text: object) -> str:

@@ -71,7 +71,7 @@ def test_a_label_twice() -> None:
 
 def test_a_text_that_can_be_sent() -> None:
     """What has no form in UTF-8 is replaced; everything else stays, line breaks too."""
-    assert clean("a\ud800\n\x00b") == "a?\n\x00b"
+    assert clean("a\ud800\n\x00b") == "a\ufffd\n\x00b"
     assert clean(7) == "7"
 
 

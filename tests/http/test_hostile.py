@@ -7,7 +7,6 @@ is counted, and no text makes a series of its own.
 
 import asyncio
 import contextlib
-import logging
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -200,15 +199,13 @@ def failing(text: str) -> Callable[[web.Request], Awaitable[web.Response]]:
 
 
 @pytest.mark.parametrize("start", range(0, len(NAMES), SOME))
-async def test_what_an_application_says(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_an_application_says(start: int) -> None:
     """
     What comes from the application's own code comes back from a scrape as it was.
 
     Names of exceptions and jobs may be of any letters; a lone surrogate, which nobody can send, is
     replaced, and the scrape is not lost.
     """
-    # It logs the names of exceptions, and what tests log is sent as UTF-8 to where it is reported.
-    monkeypatch.setattr(logging.getLogger("aiohttp.server"), "disabled", True)
     texts = NAMES[start : start + SOME]
     routes = [web.get(f"/t{number}/x", failing(text)) for number, text in enumerate(texts)]
     async with serving(*routes, options={"labels": {"region": "\n\\\"'{}"}}) as service:

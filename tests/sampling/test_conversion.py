@@ -122,9 +122,9 @@ def test_texts_that_can_not_be_sent() -> None:
     family.add_sample("shop_orders", {"state": "\udcff"}, 1)
     readings = Conversion("shop", SourceOptions()).at_once([family])
     (copy,) = readings.families.values()
-    assert copy.documentation == "Or?ders."
-    assert copy.samples[0].labels == {"state": "?"}
-    assert converted({"\ud800": 1}, labelnames=("pool",)) == {("?",): 1.0}
+    assert copy.documentation == "Or\ufffdders."
+    assert copy.samples[0].labels == {"state": "\ufffd"}
+    assert converted({"\ud800": 1}, labelnames=("pool",)) == {("\ufffd",): 1.0}
 
 
 def test_two_that_come_to_the_same_series() -> None:
