@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
 
-__all__ = ["Message", "sent_at"]
+__all__ = ["SENT", "Message", "sent_at"]
 
 #: The label that says when the message was sent, in Unix time.
 SENT: Final = "aiosvc_sent"

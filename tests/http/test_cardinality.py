@@ -6,6 +6,7 @@ import random
 import string
 import tracemalloc
 from collections.abc import Sized
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from aiohttp import web
 from prometheus_client import generate_latest
 from situations import Service, make_app, serving, until
 from wire import Wire, request
+
+import aiosvc
 
 COUNT = 20_000
 BATCH = 250
@@ -171,7 +174,8 @@ async def test_memory_is_flat() -> None:
         await service.quiet()
         tracemalloc.start()
         try:
-            ours = tracemalloc.Filter(inclusive=True, filename_pattern="*/aiosvc/*")
+            package = Path(aiosvc.__file__).parent
+            ours = tracemalloc.Filter(inclusive=True, filename_pattern=f"{package}/*")
             await flood(wire, paths(BATCH) + methods(BATCH))
             gc.collect()
             before = tracemalloc.take_snapshot().filter_traces([ours])
