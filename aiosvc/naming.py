@@ -15,6 +15,7 @@ from aiosvc.errors import ConfigError
 
 __all__ = [
     "SHOWN",
+    "SURROGATE",
     "TAKEN",
     "check_labels",
     "check_metric",
@@ -24,6 +25,7 @@ __all__ = [
     "is_name",
     "one_line",
     "what_happened",
+    "without_surrogates",
 ]
 
 METRIC: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -89,7 +91,12 @@ def check_labels(names: Iterable[object]) -> tuple[str, ...]:
 
 def clean(text: object) -> str:
     """Return a text that can be sent: a lone surrogate has no form in UTF-8, and becomes U+FFFD."""
-    return SURROGATE.sub("\ufffd", str(text))
+    return without_surrogates(str(text))
+
+
+def without_surrogates(text: str) -> str:
+    """Return *text* with U+FFFD for each lone surrogate."""
+    return SURROGATE.sub("\ufffd", text)
 
 
 def one_line(text: object) -> str:

@@ -25,6 +25,7 @@ from prometheus_client import utils
 from prometheus_client.core import Exemplar
 
 from aiosvc.formats import Escaping, Format
+from aiosvc.naming import SURROGATE, without_surrogates
 
 __all__ = [
     "GROUPED",
@@ -54,7 +55,6 @@ _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _EXEMPLAR_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _METRIC_STRANGER = re.compile(r"[^a-zA-Z0-9_:]|^[0-9]")
 _LABEL_STRANGER = re.compile(r"[^a-zA-Z0-9_]|^[0-9]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 #: Metric type in the text formats, and what it adds to the family's name there.
 _TEXT_TYPES = {
@@ -78,7 +78,7 @@ def encode(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        return _SURROGATE.sub("\ufffd", text).encode()
+        return without_surrogates(text).encode()
 
 
 def number(value: float) -> str:
@@ -258,7 +258,7 @@ def _dotted(character: str) -> str:
 def _valued(character: str) -> str:
     if character == "_":
         return "__"
-    return "_FFFD_" if _SURROGATE.match(character) else f"_{ord(character):x}_"
+    return "_FFFD_" if SURROGATE.match(character) else f"_{ord(character):x}_"
 
 
 def _quoted(text: str) -> str:

@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout
-from brokers.servers import Broker, Nats, Rabbit, Redis
+from brokers.kept import KEPT, settle
+from brokers.servers import Broker, Redis
 from processes import Program, free_port, poll, until
-
-from aiosvc import JobQueue
 
 VALID = {"user_id": 1, "item": "book", "quantity": 1}
 
@@ -108,24 +107,7 @@ async def client() -> AsyncIterator[Client]:
         yield Client(session)
 
 
-async def settle(broker: Broker, url: str) -> None:
-    """Have RabbitMQ know the queue for good: which quorum queues there are, it writes at its end."""
-    if isinstance(broker, Rabbit):
-        queue = JobQueue(url, name="email")
-        await queue.start(workers=False)
-        await queue.stop()
-        await broker.stop()
-        await broker.again()
-
-
-@pytest.mark.parametrize(
-    ("make", "url_of"),
-    [
-        pytest.param(lambda path: Redis(path, kept=True), lambda it: it.url, id="redis"),
-        pytest.param(Nats, lambda it: it.url, id="nats"),
-        pytest.param(Rabbit, lambda it: it.url(), id="rabbitmq"),
-    ],
-)
+@pytest.mark.parametrize(("make", "url_of"), KEPT)
 async def test_what_was_accepted_is_sent(
     make: Callable[[Path], Broker], url_of: Callable[[Any], str], tmp_path: Path, client: Client
 ) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers.servers import Broker, Nats, Rabbit, Redis
+from brokers.kept import KEPT, settle
+from brokers.servers import Broker, Rabbit
 from processes import until
 
 from aiosvc import JobQueue, NotEnqueuedError
@@ -75,30 +76,14 @@ async def driving(shop: Shop) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-async def settle(broker: Broker, queue: JobQueue) -> None:
-    """Have RabbitMQ know the queue for good: which quorum queues there are, it writes at its end."""
-    if isinstance(broker, Rabbit):
-        await queue.start(workers=False)
-        await queue.stop()
-        await broker.stop()
-        await broker.again()
-
-
-@pytest.mark.parametrize(
-    ("make", "url"),
-    [
-        pytest.param(lambda path: Redis(path, kept=True), lambda it: it.url, id="redis"),
-        pytest.param(Nats, lambda it: it.url, id="nats"),
-        pytest.param(Rabbit, lambda it: it.url(), id="rabbitmq"),
-    ],
-)
+@pytest.mark.parametrize(("make", "url"), KEPT)
 async def test_a_broker_may_stand_still_or_die(
     make: Callable[[Path], Broker], url: Callable[[Any], str], tmp_path: Path
 ) -> None:
     """What was taken in is run, what was not is refused in time; and it goes on by itself."""
     async with make(tmp_path) as broker:
         shop = Shop(url(broker))
-        await settle(broker, shop.queue)
+        await settle(broker, url(broker))
         async with shop.queue:
             await shop.orders(5)
             async with driving(shop):
@@ -131,7 +116,7 @@ async def test_a_job_under_way_while_the_broker_restarts(tmp_path: Path) -> None
             ran.append(order)
             await go.wait()
 
-        await settle(broker, queue)
+        await settle(broker, broker.url())
         async with queue:
             await send.enqueue(1)
             await until(lambda: bool(ran), "its begin")
