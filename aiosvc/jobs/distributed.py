@@ -139,6 +139,8 @@ class Distributed:
             for delivery in [each for held in self._held.values() for each in held]:
                 with suppress(Exception):  # what can't be kept is handed out again, at worst
                     await delivery.keep()
+                if is_cancelled():
+                    return
 
     def _processed(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -209,8 +211,9 @@ class Distributed:
                 except EXITS:
                     raise
                 except BaseException as error:
-                    if isinstance(error, asyncio.CancelledError) and is_cancelled():
-                        raise
+                    if is_cancelled():
+                        # Whatever the job made of it, others may have it.
+                        raise asyncio.CancelledError from error
                     again = isinstance(error, (self._options.retry_on, asyncio.CancelledError))
                     is_last = number == self._options.attempts or not again
                     attempt.end(DEAD if is_last else RETRY)

@@ -27,6 +27,7 @@ from aiosvc.jobs.message import Message
 from aiosvc.queues.family import check_name
 from aiosvc.queues.numbers import CANCELLED, ERROR, FULL, SHUTDOWN
 from aiosvc.queues.options import PoolKeywords, PoolOptions
+from aiosvc.queues.timelimit import cancellations, is_cancelled
 
 __all__ = ["JobQueue", "NotEnqueuedError"]
 
@@ -180,6 +181,7 @@ class JobQueue:
         if not self._open:
             self.ledger.refuse(SHUTDOWN)
             raise NotEnqueuedError(f"queue {self.name} is not running", SHUTDOWN)
+        before = cancellations()
         try:
             async with asyncio.timeout(self._send_timeout):
                 await self._engine.put(message, data)
@@ -187,6 +189,9 @@ class JobQueue:
             self.ledger.refuse(FULL)
             raise NotEnqueuedError(f"queue {self.name} is full", FULL) from None
         except Exception as error:
+            if is_cancelled(before):
+                self.ledger.refuse(CANCELLED)
+                raise asyncio.CancelledError from error
             self.ledger.refuse(ERROR)
             raise NotEnqueuedError(
                 f"queue {self.name}: {type(error).__name__}: {error}", ERROR
@@ -195,6 +200,8 @@ class JobQueue:
             self.ledger.refuse(CANCELLED)
             raise
         self.ledger.enqueued += 1
+        if is_cancelled(before):
+            raise asyncio.CancelledError  # which came too late for the job, not for the caller
 
     async def start(self, *, workers: bool = True) -> None:
         """
@@ -207,13 +214,20 @@ class JobQueue:
             return
         if self._open and self._source is not None:
             await self._engine.stop()  # a worker has another connection
+        before = cancellations()
         try:
             async with asyncio.timeout(self._send_timeout):
                 await self._engine.start(workers=workers)
-        except Exception as error:
+            if is_cancelled(before):
+                raise asyncio.CancelledError  # noqa: TRY301 - so that it ends as any other does
+        except BaseException as error:
             self._open = False
             with suppress(Exception):  # of what has begun to start; the reason is the error above
                 await self._engine.stop()
+            if not isinstance(error, Exception):
+                raise
+            if is_cancelled(before):
+                raise asyncio.CancelledError from error
             raise NotEnqueuedError(
                 f"queue {self.name}: {self.backend} can't be reached: "
                 f"{type(error).__name__}: {error}",

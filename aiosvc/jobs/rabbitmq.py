@@ -128,7 +128,7 @@ class RabbitBackend:
         """Disconnect; the server hands out again what is in hand."""
         if self._connecting is not None:
             self._connecting.cancel()
-            await asyncio.wait([self._connecting])
+            await asyncio.wait([self._connecting], timeout=LONGEST_CLOSE)
         broker, self._broker, self._watched = self._broker, None, None
         if broker is not None:
             await broker.shutdown()

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from brokers.kept import KEPT, settle
 from brokers.servers import Broker, Redis
-from processes import Program, free_port, poll, until
+from processes import DEADLINE, Program, free_port, poll, until
 
 VALID = {"user_id": 1, "item": "book", "quantity": 1}
 
@@ -59,7 +59,8 @@ class Client:
             yield
         finally:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=DEADLINE)
+            assert task.done(), "it goes on although it was cancelled"
 
     async def more(self, number: int) -> None:
         """Wait until so many more were accepted."""

@@ -44,7 +44,7 @@ class Held:
 
     async def keep(self) -> None:
         """Note it."""
-        self.broker.kept.append(self.data)
+        await self.broker.keeper(self)
 
     async def give_back(self) -> None:
         """Put it where it came from."""
@@ -65,9 +65,14 @@ class Broker:
         self.done: list[bytes] = []
         self.dead: list[tuple[bytes, str]] = []
         self.kept: list[bytes] = []
+        self.keeper: Callable[[Held], Awaitable[None]] = self.note
         self.failing = 0
         self.most_held = 0
         self.running = False
+
+    async def note(self, held: Held) -> None:
+        """Have a message count as kept."""
+        self.kept.append(held.data)
 
     def fail_if_told(self) -> None:
         """Fail as often as was said."""
@@ -363,6 +368,24 @@ async def test_a_stop_gives_back_what_does_not_end() -> None:
     assert shop.outcomes() == {"cancelled": 1}
 
 
+async def test_a_stop_gives_back_what_makes_an_error_of_its_cancellation() -> None:
+    """A job that is cut short has not failed, whatever it raises then; another worker runs it."""
+
+    async def send() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise OSError("interrupted") from None
+
+    shop = Shop(send, drain=0.01, attempts=1)
+    await shop.enqueue("send")
+    await shop.engine.start(workers=True)
+    await until(lambda: shop.broker.held)
+    assert await shop.engine.stop() == 1
+    assert (len(shop.broker.waiting), shop.broker.dead) == (1, [])
+    assert shop.outcomes() == {"cancelled": 1}
+
+
 async def test_a_stop_does_not_wait_for_a_retry() -> None:
     """A job that waits for its next attempt is given back at once."""
 
@@ -452,6 +475,31 @@ async def test_what_is_in_hand_is_kept() -> None:
     go.set()
     await until(lambda: shop.broker.done)
     await shop.engine.stop()
+
+
+async def test_keeping_ends_though_a_library_drops_its_cancellation() -> None:
+    """A worker that stops does not go on keeping jobs, whatever its broker's client makes of it."""
+
+    async def keep(held: Held) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            shop.broker.kept.append(held.data)
+
+    async def send() -> None:
+        await asyncio.sleep(60)
+
+    shop = Shop(send, drain=0.01)
+    shop.broker.keep_every = 0.01
+    shop.broker.keeper = keep
+    await shop.enqueue("send")
+    await shop.engine.start(workers=True)
+    await until(lambda: shop.broker.held)
+    await asyncio.sleep(0.05)
+    keeping = shop.engine._tasks[1]
+    await shop.engine.stop()
+    assert keeping.done()
+    assert len(shop.broker.kept) == 1
 
 
 @settings(max_examples=30, deadline=None)

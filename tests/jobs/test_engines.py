@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Process, poll, until
+from processes import DEADLINE, Process, poll, until
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
@@ -110,6 +110,30 @@ async def test_jobs_are_run_with_their_arguments(any_engine: Engine) -> None:
     assert sorted(order["id"] for order, _ in shop.ran) == list(range(20))
     assert {order["item"] for order, _ in shop.ran} == {"Käse"}
     assert {to for _, to in shop.ran} == {"bob"}
+
+
+async def test_a_cancellation_is_never_lost(any_engine: Engine) -> None:
+    """Whoever is cancelled while enqueueing ends, wherever in a broker's client that comes."""
+    queue = JobQueue(any_engine.url, name=any_engine.name)
+
+    @queue.job
+    async def send(order: int) -> None:
+        """Do nothing."""
+
+    async def order() -> None:
+        while True:
+            await send.enqueue(1)
+            await asyncio.sleep(0)
+
+    await queue.start(workers=False)
+    for steps in range(100):
+        task = asyncio.create_task(order())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=DEADLINE)
+        assert task.cancelled(), f"after {steps} steps: {task}"
+    await queue.stop()
 
 
 async def test_a_job_begins_soon(engine: Engine) -> None:

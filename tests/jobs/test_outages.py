@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from brokers.kept import KEPT, settle
 from brokers.servers import Broker, Rabbit
-from processes import until
+from processes import DEADLINE, until
 
 from aiosvc import JobQueue, NotEnqueuedError
 
@@ -73,7 +73,8 @@ async def driving(shop: Shop) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=DEADLINE)
+        assert task.done(), "it goes on although it was cancelled"
 
 
 @pytest.mark.parametrize(("make", "url"), KEPT)
