@@ -28,7 +28,7 @@ run: $(READY)  ## Serve the demo at http://127.0.0.1:8000 (ARGS="--port 8001 --l
 	@exec $(BIN)/aiosvc demo $(ARGS)
 
 test: $(READY)  ## Run the tests (ARGS="-k queue")
-	@$(BIN)/python -m pytest -n 3 --max-worker-restart 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)  ## Check style and format
 	@$(BIN)/ruff check .

@@ -106,7 +106,7 @@ class Distributed:
 
     async def _work(self) -> None:
         pause = PAUSE
-        while not self._stopping.is_set():
+        while not self._is_over():
             room = self._options.concurrency - len(self._running)
             if not room:
                 self._changed.clear()
@@ -126,12 +126,16 @@ class Distributed:
             pause = PAUSE
             self._note_up()
             for delivery in deliveries:
-                if self._stopping.is_set():
+                if self._is_over():
                     await self._settle([delivery], give_back)
                     continue
                 task = asyncio.get_running_loop().create_task(self._process(delivery))
                 self._running.add(task)
                 task.add_done_callback(self._processed)
+
+    def _is_over(self) -> bool:
+        # A library may drop a cancellation, such as that of an event loop that ends without a stop.
+        return self._stopping.is_set() or is_cancelled()
 
     async def _keep(self, every: float) -> None:
         while True:

@@ -422,8 +422,21 @@ async def test_a_broker_that_goes_and_comes_back(caplog: pytest.LogCaptureFixtur
     await shop.engine.stop()
 
 
-async def test_a_library_that_makes_an_error_of_a_cancellation() -> None:
-    """A worker that is cancelled while it asks for jobs ends, whatever its broker's client raises."""
+async def closed() -> Sequence[Held]:
+    """Raise what a client does whose connection was closed under it."""
+    raise ConnectionError("the connection is closed")
+
+
+async def nothing() -> Sequence[Held]:
+    """Return what a client does that has found nothing."""
+    return []
+
+
+@pytest.mark.parametrize("then", [closed, nothing])
+async def test_a_library_that_keeps_a_cancellation_to_itself(
+    then: Callable[[], Awaitable[Sequence[Held]]],
+) -> None:
+    """A worker that is cancelled while it asks for jobs ends, whatever its broker's client does."""
 
     async def send() -> None:
         """Do nothing."""
@@ -434,7 +447,7 @@ async def test_a_library_that_makes_an_error_of_a_cancellation() -> None:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            raise ConnectionError("the connection is closed") from None
+            return await then()
         return []
 
     shop.broker.take = take  # type: ignore[method-assign]
