@@ -1,6 +1,7 @@
 """One contract for the engines of job queues, each on its real broker."""
 
 import asyncio
+import re
 import signal
 import sys
 from collections import Counter
@@ -311,7 +312,8 @@ async def test_one_that_kills_its_workers_is_put_aside(engine: Engine, tmp_path:
         assert await engine.left() == 0
     [letter] = await engine.letters()
     assert Message.decode(letter.data).args == [1]
-    assert letter.reason.startswith("send was handed out 3 times and never ended")
+    [times] = re.findall(r"^send was handed out (\d+) times and never ended", letter.reason)
+    assert int(times) >= 3  # a worker that dies slowly may be handed it twice
     assert not shop.ran
 
 
