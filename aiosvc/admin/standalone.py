@@ -12,6 +12,7 @@ from typing import Unpack
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from aiosvc import validation
 from aiosvc.admin.options import AdminOptions, ProtectionOptions
 from aiosvc.admin.server import AdminServer
 from aiosvc.config import Settings, make
@@ -88,6 +89,10 @@ def start_metrics_server(
 
     Raises BindError where the address is not to be had, and ConfigError for a wrong option.
     """
+    # Under the names that they have here.
+    validation.whole("port", port, at_least=0, at_most=65535)
+    if not isinstance(addr, str) or not addr:
+        raise validation.wrong("addr", addr, "an address like '127.0.0.1'")
     admin = make(AdminOptions, {"admin_port": port, "admin_host": addr, **options})
     settings = Settings() if settings is None else settings
     if health is None:

@@ -249,8 +249,12 @@ def test_port_taken() -> None:
 def test_wrong_options() -> None:
     """A wrong option is refused before anything is started."""
     threads = threading.active_count()
-    with pytest.raises(ConfigError, match="admin_port: 'x' given; expected a whole number"):
-        start_metrics_server("x", registry=CollectorRegistry())  # type: ignore[arg-type]
+    for port in ("x", None, 70000):
+        with pytest.raises(ConfigError, match=f"^port: {port!r} given; expected a whole number"):
+            start_metrics_server(port, registry=CollectorRegistry())  # type: ignore[arg-type]
+    for addr in ("", None):
+        with pytest.raises(ConfigError, match=f"^addr: {addr!r} given; expected an address"):
+            start_metrics_server(0, addr, registry=CollectorRegistry())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no option named 'webconfig'; did you mean 'web_config'"):
         start_metrics_server(0, registry=CollectorRegistry(), webconfig="x")  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"web_config: nowhere\.yml: No such file"):
