@@ -2,8 +2,9 @@
 A job queue that a broker keeps: jobs are sent to it, and workers in any process take them.
 
 Rule: a message is settled after its job has ended for good, and not before; so a job is run at
-least once, whatever dies. One whose workers die each time is given up on: it may be the cause. Rule: no more is taken than there is room for, so that what waits is in
-the broker, where it can be counted and where another worker can have it.
+least once, whatever dies. One whose workers die each time is given up on: it may be the cause.
+Rule: no more is taken than there is room for, so that what waits is in the broker, where it can be
+counted and where another worker can have it.
 """
 
 import asyncio

@@ -85,10 +85,10 @@ class JobQueue:
     died, is handed to another; a worker keeps what it works on by itself, however long that takes.
     One that was handed out *deliveries* times and never ended, because it kills its workers or
     takes all their memory, goes to the dead letters at the next time, and is counted there; so do
-    jobs that were in hand beside it each time. *send_timeout* is the seconds that enqueueing may take there. The other options are the fields
-    of `aiosvc.queues.PoolOptions`; `jobs` and `job_of` are the queue's own affair. So are, on a
-    broker, `dead_letters`; those of a queue in memory are messages, with the `name`, `args` and
-    `kwargs` of their jobs.
+    jobs that were in hand beside it each time. *send_timeout* is the seconds that enqueueing may
+    take there. The other options are the fields of `aiosvc.queues.PoolOptions`; `jobs` and `job_of`
+    are the queue's own affair. So are, on a broker, `dead_letters`; those of a queue in memory are
+    messages, with the `name`, `args` and `kwargs` of their jobs.
 
     `Observer.watch_queue(queue)` exports its metrics. Raises ConfigError for a wrong URL, name or
     option, and where a library is missing.
