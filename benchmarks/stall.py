@@ -28,6 +28,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -270,20 +271,20 @@ def one_round(app, url, rate, arguments):
     if url is not None:
         get(url)
     seconds = arguments.scrapes
-    client = subprocess.Popen(
-        [sys.executable, __file__, "--load", app, "--rate", str(rate), "--scrapes", str(seconds)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    time.sleep(0.5)
-    while client.poll() is None:
-        begun = time.perf_counter()
-        if url is not None:
-            get(f"{app}/touch")
-            get(url)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            client.wait(max(0.01, begun + 1 - time.perf_counter()))
-    latencies = sorted(json.loads(client.stdout.read()))
+    command = [sys.executable, __file__, "--load", app, "--rate", str(rate)]
+    # A file: nobody reads until it has ended, and a pipe would be full before that.
+    with tempfile.TemporaryFile("w+") as told:
+        client = subprocess.Popen([*command, "--scrapes", str(seconds)], stdout=told)
+        time.sleep(0.5)
+        while client.poll() is None:
+            begun = time.perf_counter()
+            if url is not None:
+                get(f"{app}/touch")
+                get(url)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                client.wait(max(0.01, begun + 1 - time.perf_counter()))
+        told.seek(0)
+        latencies = sorted(json.load(told))
     return (
         latencies[len(latencies) // 2],
         latencies[int(len(latencies) * 0.99)],
