@@ -174,7 +174,7 @@ class Settings:
         },
     )
     scrape_slice: float = field(
-        default=0.002,
+        default=0.0005,
         metadata={"help": "seconds of the event loop that a scrape takes at a time"},
     )
     scrape_strict: bool = field(

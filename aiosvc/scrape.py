@@ -30,6 +30,7 @@ from aiosvc.exposition import Exposition
 from aiosvc.foreign import ForeignCollectors, Given
 from aiosvc.formats import Format
 from aiosvc.negotiation import content_coding, negotiate
+from aiosvc.pacing import Pace
 from aiosvc.readings import Readings, Total
 from aiosvc.seriescount import SeriesCount
 
@@ -216,9 +217,11 @@ class Scraper:
         pending = 0
         failures = self._failures
         # A quarter of the time is left for everything else.
-        patience = 0.75 * max(0.0, deadline - perf_counter())
+        now = perf_counter()
+        patience = 0.75 * max(0.0, deadline - now)
         given = await self._foreign.ask(self._exposition.foreign(names), patience)
-        async for chunk in self._rendered(form, names, given):
+        pace = Pace(self._settings.scrape_slice, pause=self._pause, hurry=(now + deadline) / 2)
+        async for chunk in self._rendered(form, names, given, pace):
             if packed is None and not self._settings.scrape_strict:
                 yield chunk
                 continue
@@ -234,7 +237,7 @@ class Scraper:
         yield rest if packed is None else rest + packed.flush()
 
     async def _rendered(
-        self, form: Format, names: frozenset[str] | None, given: Given
+        self, form: Format, names: frozenset[str] | None, given: Given, pace: Pace
     ) -> AsyncGenerator[bytes, None]:
         counted = self._series.begin() if names is None else None
         size = 0
@@ -244,7 +247,7 @@ class Scraper:
                 if counted is not None:
                     counted.feed(chunk)
                 yield chunk
-            await asyncio.sleep(self._pause)  # the loop has its turn between two slices
+            await pace.give_way()
         if counted is not None:
             counted.end()
             self._numbers.size = size

@@ -11,10 +11,11 @@ prometheus_client's own aiohttp handler, where it has one.
 Then the same under load: requests that take the service half a millisecond of work each, sent at set
 times, so many a second as are a share of what it can answer, measured first with `wrk` where that is
 installed.
-Rounds of a few seconds without scrapes, with scrapes of the own port and with scrapes of the admin
-port take turns, several times; a latency is counted from when its request should have been sent, so
-one that waits behind a scrape is not left out. Printed are the medians of the rounds' p50 and p99,
-and their ratios to the rounds without scrapes.
+Rounds of a few seconds without scrapes, with scrapes of another process, of the own port and of the
+admin port take turns, several times; a latency is counted from when its request should have been
+sent, so one that waits behind a scrape is not left out. Printed are the medians of the rounds' p50
+and p99, and their ratios to the rounds without scrapes. What scrapes of another process cost is what
+they cost on this machine, whoever answers them.
 
     python benchmarks/stall.py [--lines 100000] [--scrapes 8] [--loads 50 80] [--rounds 4]
 """
@@ -88,8 +89,16 @@ async def serve(lines):
             gap = max(gap, now - last)
             last = now
 
+    watching = asyncio.create_task(watch())
+
+    async def rest(_request):
+        """Watch no more: whoever does is never idle."""
+        watching.cancel()
+        return web.Response()
+
     app = web.Application()
     app.router.add_get("/small", small)
+    app.router.add_get("/rest", rest)
     app.router.add_get("/work", work)
     app.router.add_get("/touch", touch)
     app.router.add_get("/gap", longest)
@@ -101,7 +110,6 @@ async def serve(lines):
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     print(json.dumps([f"http://127.0.0.1:{site.port}", observer.admin_url]), flush=True)
-    watching = asyncio.create_task(watch())
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
@@ -185,6 +193,22 @@ def main():
     if arguments.load:
         asyncio.run(load(arguments.load, arguments.scrapes, arguments.rate))
         return
+    with serving(arguments) as (app, admin), serving(arguments) as (other, elsewhere):
+        ways = {"nobody": None, "own port": f"{app}/metrics", "admin port": f"{admin}/metrics"}
+        print(f"{'scraped at':18} {'gap ms':>20} {'scrape ms':>10} {'p50 ms':>7} {'p99 ms':>7}")
+        for name, url in {**ways, "prometheus_client": f"{app}/peer"}.items():
+            measure(name, app, url, arguments)
+        for url in (app, other):
+            get(f"{url}/rest")
+        ways = {"nobody": None, "another process": f"{elsewhere}/metrics", **ways}
+        most = capacity(app) if arguments.loads else 0
+        for share in arguments.loads:
+            under_load(app, ways, most * share / 100, share, arguments)
+
+
+@contextlib.contextmanager
+def serving(arguments):
+    """Run a service process, and give the addresses of the application and its admin server."""
     service = subprocess.Popen(
         [sys.executable, __file__, "--serve", "--lines", str(arguments.lines)],
         stdin=subprocess.PIPE,
@@ -192,16 +216,7 @@ def main():
         text=True,
     )
     try:
-        app, admin = json.loads(service.stdout.readline())
-        ways = {"nobody": None, "own port": f"{app}/metrics", "admin port": f"{admin}/metrics"}
-        ways["prometheus_client"] = f"{app}/peer"
-        print(f"{'scraped at':18} {'gap ms':>20} {'scrape ms':>10} {'p50 ms':>7} {'p99 ms':>7}")
-        for name, url in ways.items():
-            measure(name, app, url, arguments)
-        del ways["prometheus_client"]
-        most = capacity(app) if arguments.loads else 0
-        for share in arguments.loads:
-            under_load(app, ways, most * share / 100, share, arguments)
+        yield json.loads(service.stdout.readline())
     finally:
         service.stdin.close()
         service.wait(20)

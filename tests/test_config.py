@@ -57,7 +57,7 @@ def test_defaults() -> None:
         "slow": 1.0,
         "max_scrapes": 16,
         "scrape_timeout": 10.0,
-        "scrape_slice": 0.002,
+        "scrape_slice": 0.0005,
         "scrape_strict": False,
     }
     assert dataclasses.asdict(ServeOptions()) == {

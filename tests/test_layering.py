@@ -28,6 +28,7 @@ RANKS = [
         "signals",
         "sketch",
         "exposed",
+        "pacing",
     },
     {
         "exemplars",
