@@ -240,6 +240,7 @@ import asyncio, signal, sys, time
 import aiosvc
 from prometheus_client import CollectorRegistry
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 job = aiosvc.push_on_exit(sys.argv[1], job="b", registry=CollectorRegistry())
 
