@@ -123,7 +123,8 @@ class NatsBackend:
 
     async def _be_connected(self) -> None:
         """Connect anew where the connection was closed for good; raise while there is none."""
-        if self.broker.client.is_closed:
+        # One that somebody else connects just now is waited for.
+        if self.broker.client.is_closed or self._connecting.locked():
             async with self._connecting:
                 if self.broker.client.is_closed:
                     async with asyncio.timeout(LONGEST_CONNECT):
